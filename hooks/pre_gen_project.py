@@ -1,0 +1,79 @@
+"""Refuse answers that would bake a broken project: one line that says what to type instead.
+
+An answer is data: it is read as JSON from a raw string (`tojson` leaves no quote in it), never pasted
+into code. Unrendered, the string is no JSON, so a test can import this file and call `problem`.
+"""
+
+import json
+import keyword
+import re
+import sys
+
+ANSWERS = r'{{ cookiecutter | tojson }}'
+
+LONGEST = {"project_name": 100, "project_slug": 80, "package_name": 80, "description": 400, "author": 200}
+WINDOWS_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
+PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "gunicorn_conf"}
+DEPENDENCIES = {
+    "flask", "werkzeug", "jinja2", "click", "itsdangerous", "blinker", "markupsafe", "dotenv", "gunicorn",
+    "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
+    "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "site", "python_dotenv",
+}  # fmt: skip
+
+
+def problem(answers: dict[str, str]) -> str | None:
+    """What is wrong with the answers, and what to type instead; None where they are good."""
+    for name, longest in LONGEST.items():
+        answer = answers[name]
+        if not answer.strip():
+            return f"{name} is empty: type a name, for example {example(name)}"
+        if len(answer) > longest:
+            return f"{name} has {len(answer)} characters: type at most {longest}"
+        if not answer.isprintable():
+            return f"{name} has a line break or an invisible character: type it on one line, without"
+    return slug_problem(answers["project_slug"]) or package_problem(answers["package_name"])
+
+
+def example(name: str) -> str:
+    """A good answer, to show."""
+    return {"project_slug": "my-flask-app", "package_name": "my_flask_app"}.get(name, "My Flask App")
+
+
+def slug_problem(slug: str) -> str | None:
+    """What is wrong with a name for a folder and a distribution (PyPA name format)."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug) or ".." in slug:
+        return (
+            f"project_slug {slug!r} is no good folder name: type letters, digits, dots and dashes,"
+            " with a letter or digit at both ends, for example my-flask-app"
+        )
+    if slug.lower().partition(".")[0] in WINDOWS_RESERVED:
+        return f"project_slug {slug!r} is reserved on Windows: type another, for example my-{slug}"
+    if re.sub(r"[-_.]+", "_", slug).lower() in DEPENDENCIES:
+        return f"project_slug {slug!r} is the name of a library in use: type another, for example my-{slug}"
+    return None
+
+
+def package_problem(package: str) -> str | None:
+    """What is wrong with the name of the Python package."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", package):
+        return (
+            f"package_name {package!r} cannot be imported: type a letter, then letters, digits"
+            " and underscores, for example my_flask_app"
+        )
+    name = package.lower()
+    if keyword.iskeyword(package) or keyword.issoftkeyword(package) or keyword.iskeyword(package.title()):
+        return f"package_name {package!r} is a keyword of Python: type another, for example my_{name}"
+    if name in WINDOWS_RESERVED:
+        return f"package_name {package!r} is reserved on Windows: type another, for example my_{name}"
+    if name in sys.stdlib_module_names or name in DEPENDENCIES | PROJECT_FOLDERS or name == "test":
+        return (
+            f"package_name {package!r} would hide another module or folder of that name:"
+            f" type another, for example my_{name}"
+        )
+    return None
+
+
+if __name__ == "__main__":
+    message = problem(json.loads(ANSWERS))
+    if message:
+        sys.exit(f"ERROR: {message}")

@@ -1,0 +1,116 @@
+"""The environment becomes settings; whatever is wrong with it is listed at once, and the start stops.
+
+Needs no Flask: a server's master process can judge the environment without importing the app.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .secret_key.duration import parse_duration
+from .secret_key.environment import PRODUCTION, Environment, project_root, read_environment
+from .secret_key.keyring import Keyring, RingRefused
+from .secret_key.source import Source, load_ring
+from .secret_key.store import StoreError
+
+DEVELOPMENT = "development"
+TESTING = "testing"
+
+
+class ConfigError(click.ClickException):
+    """Settings that the app must not start with: a line for each problem, none showing a value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the app needs to know. Its `repr` shows no secret."""
+
+    environment: str
+    """production, development or testing."""
+    ring: Keyring
+    ring_source: Source
+    ring_interval: int
+    """Seconds between two looks at the file that holds the ring."""
+    session_lifetime: int
+    """Seconds after which an unused session is dead."""
+    session_absolute_lifetime: int
+    """Seconds after which any session is dead, used or not."""
+    session_read_sha1: bool
+    """Whether session cookies of stock Flask are read, to be signed anew."""
+
+    def flask_config(self) -> dict[str, Any]:
+        """The settings that Flask and its extensions read from `app.config`; the live ring adds the key."""
+        return {
+            "TESTING": self.environment == TESTING,
+            "SESSION_COOKIE_HTTPONLY": True,
+            "SESSION_COOKIE_SAMESITE": "Lax",
+            "SESSION_COOKIE_SECURE": self.environment == PRODUCTION,
+            "PERMANENT_SESSION_LIFETIME": self.session_lifetime,
+            "SESSION_ABSOLUTE_LIFETIME": self.session_absolute_lifetime,
+            "SESSION_READ_SHA1": self.session_read_sha1,
+        }
+
+
+def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> Settings:
+    """The settings that `environ` and the `.env` in the folder `root` give.
+
+    Raises ConfigError with every problem and what mends it.
+    """
+    try:
+        environment = read_environment(environ, root or project_root(Path(__file__).parent))
+    except StoreError as error:
+        raise ConfigError([str(error)]) from None
+    reader = _Reader(environment)
+    name = reader.one_of("APP_ENV", (PRODUCTION, DEVELOPMENT, TESTING))
+    ring_interval = reader.duration("SECRET_KEY_INTERVAL", "5s")
+    session_lifetime = reader.duration("SESSION_LIFETIME", "7d")
+    session_absolute_lifetime = reader.duration("SESSION_ABSOLUTE_LIFETIME", "30d")
+    session_read_sha1 = reader.one_of("SESSION_READ_SHA1", ("0", "1")) == "1"
+    try:
+        ring_source, ring = load_ring(environment)
+    except RingRefused as refusal:
+        raise ConfigError([*refusal.problems, *reader.problems]) from None
+    if session_lifetime > ring.retention:
+        reader.problems.append("SECRET_KEY_RETENTION is shorter than SESSION_LIFETIME; raise it to that")
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return Settings(
+        environment=name,
+        ring=ring,
+        ring_source=ring_source,
+        ring_interval=ring_interval,
+        session_lifetime=session_lifetime,
+        session_absolute_lifetime=session_absolute_lifetime,
+        session_read_sha1=session_read_sha1,
+    )
+
+
+class _Reader:
+    """Reads one variable after the other, and collects what is wrong with them."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.problems: list[str] = []
+        self._environment = environment
+
+    def one_of(self, name: str, words: tuple[str, ...]) -> str:
+        """One of `words`; the first where the variable is not set."""
+        word = self._environment.get(name, words[0])
+        if word not in words:
+            self.problems.append(f"{name} must be one of {', '.join(words)}")
+        return word
+
+    def duration(self, name: str, default: str) -> int:
+        """A length of time in seconds."""
+        try:
+            return parse_duration(self._environment.get(name, default))
+        except ValueError as error:
+            self.problems.append(f"{name} {error}")
+            return parse_duration(default)

@@ -1,0 +1,31 @@
+"""Error pages: one readable page for each, that tells a visitor what to do and nothing else."""
+
+from http import HTTPStatus
+
+from flask import Flask, render_template
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+ADVICE = {
+    400: "The request could not be understood. Go back, reload the page and try again.",
+    403: "You may not see this page.",
+    404: "There is no page at this address. It may have moved; check the spelling.",
+    405: "This address does not take that kind of request.",
+    413: "What you sent is too large.",
+    500: "Something went wrong on our side. It has been noted; try again in a moment.",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Show an error page of our own for every HTTP error."""
+    app.register_error_handler(HTTPException, _page)
+
+
+def _page(error: HTTPException) -> Response:
+    response = error.get_response()
+    # A redirect, or an exception that carries its own response, is an answer already.
+    if error.response is None and response.status_code >= HTTPStatus.BAD_REQUEST:
+        advice = ADVICE.get(response.status_code, "Go back and try again.")
+        response.data = render_template("error.html", error=error, advice=advice)
+        response.content_type = "text/html; charset=utf-8"
+    return response

@@ -1,0 +1,26 @@
+"""A length of time as people write it: 90s, 30m, 1h, 7d."""
+
+import re
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 100 * 365 * UNITS["d"]
+
+
+def parse_duration(text: str) -> int:
+    """The seconds that `text` means. Raises ValueError, with an example, for any other form."""
+    match = re.fullmatch(r"([0-9]{1,12})([smhd])", text.strip())
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError("must be a number with a unit (s, m, h or d), for example 90s, 1h or 7d")
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """The two largest units of a length of time, rounded down: "6 d 23 h", "59 min", "12 s"."""
+    days, rest = divmod(max(0, seconds), UNITS["d"])
+    hours, rest = divmod(rest, UNITS["h"])
+    minutes, rest = divmod(rest, UNITS["m"])
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
+    shown = [f"{count} {unit}" for count, unit in parts[first : first + 2] if count]
+    return " ".join(shown) or "0 s"

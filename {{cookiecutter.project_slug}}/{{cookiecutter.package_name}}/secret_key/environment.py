@@ -1,0 +1,135 @@
+"""What the process environment and `.env` say, and how `.env` is changed.
+
+`.env` is read without touching `os.environ`. A process variable wins over it, and where the process
+itself says APP_ENV=production it is not read at all: a stray `.env` on a server changes nothing.
+
+The `flask` command copies `.env` into `os.environ` before any code of ours runs, so a variable's
+presence does not tell where it came from: one that repeats what `.env` says counts as coming from it.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import dotenv
+from dotenv.parser import parse_stream
+
+from .store import StoreError, read_text
+
+PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The variables of a process, parted by where they come from. Its `repr` shows no value."""
+
+    process: Mapping[str, str] = field(repr=False)
+    """What the process environment alone says."""
+    file: Mapping[str, str] = field(repr=False)
+    """What `.env` says; empty where it is not there or not read."""
+    root: Path
+    """The project's folder, which has `.env`."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a variable; the process wins over `.env`, and an empty one counts as unset."""
+        return self.process.get(name, self.file.get(name, "")).strip() or default
+
+    @property
+    def dotenv_path(self) -> Path:
+        """Where `.env` is, or would be."""
+        return self.root / ".env"
+
+    @property
+    def reads_dotenv(self) -> bool:
+        """Whether `.env` counts here."""
+        return self.process.get("APP_ENV", "").strip() != PRODUCTION
+
+
+def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
+    """Part the variables of `environ` from those that `.env` in the folder `root` says.
+
+    Raises StoreError where a `.env` that counts cannot be read.
+    """
+    own = root / ".env"
+    file = read_dotenv(str(own)) if os.path.lexists(own) else {}
+    copied = {**_copied_by_flask(own), **file}
+    process = {name: value for name, value in environ.items() if copied.get(name) != value}
+    environment = Environment(process, file, root)
+    return environment if environment.reads_dotenv else Environment(process, {}, root)
+
+
+def project_root(package: Path) -> Path:
+    """The folder with the project's `.env`: above `package` in a checkout, else the working directory."""
+    above = package.resolve().parent
+    return above if (above / "pyproject.toml").is_file() else Path.cwd()
+
+
+def read_dotenv(path: str) -> dict[str, str]:
+    """The variables of a `.env` file; `$` has no meaning there. Raises StoreError."""
+    return _parsed(read_text(path))
+
+
+def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
+    """The text of a `.env` file with `changes` made, and every other line as it was.
+
+    A variable is changed where it stands last, its earlier lines go; a new one that has a value is
+    added at the end.
+    Raises StoreError where the result would not be read back as meant.
+    """
+    before = _parsed(text)
+    changes = {name: value for name, value in changes.items() if value or name in before}
+    bindings = list(parse_stream(StringIO(text)))
+    last = {binding.key: number for number, binding in enumerate(bindings)}
+    pieces = []
+    for number, binding in enumerate(bindings):
+        line = binding.original.string
+        if binding.key not in changes:
+            pieces.append(line)
+        elif last[binding.key] == number:
+            pieces.append(_with_value(line, changes[binding.key]))
+    if pieces and not pieces[-1].endswith("\n"):
+        pieces.append("\n")
+    pieces += [f"{name}={_quoted(value)}\n" for name, value in changes.items() if name not in last]
+    edited = "".join(pieces)
+    if _parsed(edited) != {**before, **changes}:
+        raise StoreError("`.env` has lines that cannot be kept as they are: change it by hand")
+    return edited
+
+
+_ASSIGNMENT = re.compile(
+    r"""(?P<name>\s*(?:export[^\S\r\n]+)?[^=\s]+)
+        (?:[^\S\r\n]*=[^\S\r\n]*(?:'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|[^\r\n]*?))?
+        (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*|[^\S\r\n]*)(?:\r\n|\n|\r)?)""",
+    re.VERBOSE,
+)
+
+
+def _with_value(line: str, value: str) -> str:
+    match = _ASSIGNMENT.fullmatch(line)
+    name, rest = (match["name"], match["rest"]) if match else (line.partition("=")[0], "\n")
+    return f"{name}={_quoted(value)}{rest}"
+
+
+def _quoted(value: str) -> str:
+    if re.fullmatch(r"[\w.,:/+@%~-]*", value, re.ASCII):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _parsed(text: str) -> dict[str, str]:
+    values = dotenv.dotenv_values(stream=StringIO(text), interpolate=False)
+    return {name: value or "" for name, value in values.items()}
+
+
+def _copied_by_flask(own: Path) -> dict[str, str]:
+    """What a `.env` says that is not ours, but that the `flask` command finds upward from here."""
+    found = dotenv.find_dotenv(usecwd=True)
+    if not found or Path(found).resolve() == own.resolve():
+        return {}
+    try:
+        return read_dotenv(found)
+    except StoreError:
+        return {}

@@ -1,0 +1,145 @@
+"""One signing key: minted here or made elsewhere, judged before it is used.
+
+A minted key carries the moment from which it may sign and a checksum:
+
+    fsk_20261122T193000Z_<64 lowercase hex digits>_<8 hex digits, the CRC-32 of all before it>
+
+The prefix and the checksum make a leaked key findable with no false alarm, and a damaged paste
+refusable. Letters, digits and `_` only: no shell, compose file or YAML changes it.
+"""
+
+import hashlib
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+MIN_LENGTH = 32
+MIN_DISTINCT = 6
+LEAKED_HASH_BYTES = 6
+
+MINTED = re.compile(r"fsk_([0-9]{8}T[0-9]{6}Z)_[0-9a-f]{64}_[0-9a-f]{8}")
+"""The shape of a minted key, for those who search a text for one; the checksum decides."""
+
+_PIECE_OF_MINTED = re.compile(r"^fsk_|[0-9]{8}T[0-9]{6}Z_", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    "changeme|changethis|changeit|placeholder|replaceme|replacethis|yoursecret|yourkey|yourown"
+    "|secretkey|supersecret|topsecret|mysecret|notsecret|notsosecret|insecure|password|example"
+    "|verysecret|secrethere|keyhere|default|development"
+)
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class KeyRefused(ValueError):
+    """A text that must not be used as a key. The message says why and never holds the text.
+
+    `remedy` says what mends it; None where only another key does.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        self.remedy = remedy
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that may be used. Its `repr` and `str` show the fingerprint, never the secret."""
+
+    text: str
+    """The secret itself, as Flask gets it."""
+    signs_from: int | None = None
+    """Seconds since the epoch; None for a foreign key, which counts as older than every minted one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits that name the key in a log or a table and tell nothing about it."""
+        return hashlib.sha256(b"fingerprint of " + encoded(self.text)).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return f"<Key {self.fingerprint}>"
+
+    __str__ = __repr__
+
+
+def mint(signs_from: int) -> Key:
+    """A new key of 256 bits from the operating system's CSPRNG (NIST SP 800-133, section 4).
+
+    `signs_from` is in seconds since the epoch: the moment from which the key may sign.
+    """
+    stamp = datetime.fromtimestamp(signs_from, UTC).strftime("%Y%m%dT%H%M%SZ")
+    body = f"fsk_{stamp}_{os.urandom(32).hex()}_"
+    return Key(body + _checksum(body), signs_from)
+
+
+def judge(text: str, leaked: bytes) -> Key:
+    """The key that `text` is.
+
+    `leaked` is the sorted, joined list of truncated hashes that `leaked.bin` holds.
+    Raises KeyRefused for what OWASP ASVS 5 (13.3, 11.5) and CVE-2023-27524 warn of: a key that is
+    guessable, public, or not the one that was meant.
+    """
+    if not text.strip():
+        raise KeyRefused("is missing or empty")
+    if _NO_TEXT.search(text):
+        raise KeyRefused("has a control character or is not UTF-8 text")
+    if text != text.strip():
+        raise KeyRefused("begins or ends with white space", "take that away")
+    if text[0] == text[-1] and text[0] in "\"'":
+        raise KeyRefused("stands in quotes", "take them away")
+    if _PIECE_OF_MINTED.search(text):
+        return _parse_minted(text)
+    if len(text) < MIN_LENGTH:
+        raise KeyRefused(f"is too short: {len(text)} of at least {MIN_LENGTH} characters")
+    if is_leaked(text, leaked):
+        raise KeyRefused("is public: it stands in a word list that attackers use")
+    if _is_predictable(text):
+        raise KeyRefused("is predictable: its characters repeat or follow one another")
+    if _PLACEHOLDER.search(re.sub("[^a-z]", "", text.lower())):
+        raise KeyRefused("reads like a placeholder")
+    return Key(text)
+
+
+def is_leaked(text: str, leaked: bytes) -> bool:
+    """Whether the hash of `text` is in the sorted list `leaked`, found by bisection."""
+    wanted = leaked_hash(text)
+    low, high = 0, len(leaked) // LEAKED_HASH_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        entry = leaked[middle * LEAKED_HASH_BYTES : (middle + 1) * LEAKED_HASH_BYTES]
+        if entry == wanted:
+            return True
+        low, high = (middle + 1, high) if entry < wanted else (low, middle)
+    return False
+
+
+def leaked_hash(text: str) -> bytes:
+    """The truncated SHA-256 under which `leaked.bin` lists a public key."""
+    return hashlib.sha256(encoded(text)).digest()[:LEAKED_HASH_BYTES]
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a key; a text that is not UTF-8 keeps its bytes, so that it can be refused."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _parse_minted(text: str) -> Key:
+    match = MINTED.fullmatch(text)
+    if not match or _checksum(text[:-8]) != text[-8:]:
+        raise KeyRefused("is damaged: its checksum does not match", "copy the whole key again")
+    try:
+        signs_from = datetime.fromisoformat(match[1])
+    except ValueError:
+        raise KeyRefused("is damaged: it names a moment that does not exist") from None
+    return Key(text, int(signs_from.timestamp()))
+
+
+def _checksum(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"
+
+
+def _is_predictable(text: str) -> bool:
+    repeats = text in (text + text)[1:-1]
+    neighbours = sum(abs(ord(a) - ord(b)) <= 1 for a, b in pairwise(text))
+    return len(set(text)) < MIN_DISTINCT or repeats or neighbours > len(text) * 3 // 4

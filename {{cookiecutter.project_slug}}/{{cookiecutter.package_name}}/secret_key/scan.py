@@ -1,0 +1,60 @@
+"""Find minted keys, and `.env` files, among what git tracks.
+
+The prefix finds, the checksum decides: what is found is a key, and nothing else is reported.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from .key import MINTED, KeyRefused, judge
+
+_FOUND = re.compile(rb"([^\0]+)\0([0-9]+)\0(" + MINTED.pattern.encode() + rb")\n")
+
+
+class ScanError(Exception):
+    """Git cannot be asked. The message is one line."""
+
+
+def scan(folder: Path) -> list[str]:
+    """A line for each finding in the git work tree around `folder`, staged or on disk.
+
+    Raises ScanError where there is no git or no work tree.
+    """
+    root = Path(_text(_git(folder, "rev-parse", "--show-toplevel")).rstrip("\n"))
+    findings = [*_tracked_dotenv(root), *_keys(root, "--cached"), *_keys(root)]
+    return list(dict.fromkeys(findings))
+
+
+def _tracked_dotenv(root: Path) -> Iterator[str]:
+    for name in _text(_git(root, "ls-files", "-z")).split("\0"):
+        base = PurePosixPath(name).name
+        if base == ".env" or (base.startswith(".env.") and not base.endswith(".example")):
+            yield f"{name}: git tracks this file; run: git rm --cached '{name}'"
+
+
+def _keys(root: Path, *where: str) -> Iterator[str]:
+    form = ("-a", "-z", "-n", "-o", "--full-name", "--no-color", "--no-column")
+    output = _git(root, "grep", *form, "-E", "-e", MINTED.pattern, *where, no_finding=1)
+    for name, line, text in _FOUND.findall(output):
+        try:
+            key = judge(_text(text), leaked=b"")
+        except KeyRefused:  # the checksum is wrong: an example, or a hash of something
+            continue
+        yield f"{_text(name)}:{_text(line)}: the secret key {key.fingerprint}"
+
+
+def _git(folder: Path, *arguments: str, no_finding: int = 0) -> bytes:
+    command = ("git", "-C", str(folder), *arguments)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise ScanError("git is not installed; it knows which files to scan") from None
+    if done.returncode not in (0, no_finding):
+        raise ScanError(f"git says: {_text(done.stderr).strip().splitlines()[-1]}")
+    return done.stdout
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace")

@@ -1,0 +1,186 @@
+"""Files that hold keys: read with suspicion, written whole or not at all.
+
+Under a lock, the new text goes to a new file beside the old one, with its owner and mode, is flushed
+and renamed over it, and the folder is flushed: a kill at any moment leaves the old text or the new.
+What a kill can leave beside it ends in TEMPORARY, which `.gitignore` names; the next change removes it.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from .key import Key, mint
+
+TEMPORARY = ".fsk-tmp"
+_PRIVATE = 0o600
+_LARGEST = 1 << 20
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+
+
+class StoreError(Exception):
+    """A file that cannot be used as it must be. The message is one line and names the file."""
+
+
+def leaked_hashes() -> bytes:
+    """The hashes of the keys that are public, as `key.judge` takes them."""
+    return _read_bytes(os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaked.bin"))
+
+
+def first_env(now: float) -> str:
+    """The text of a new project's `.env`, with a fresh key that signs from `now` (epoch seconds)."""
+    return (
+        "# This machine's settings. Git ignores this file: never commit it, never share it.\n"
+        "# .env.example explains every variable, docs/secret-key.md the life of the key.\n"
+        f"APP_ENV=development\nSECRET_KEY={mint(int(now)).text}\n"
+    )
+
+
+def read_text(path: str) -> str:
+    """The text of a file that may hold keys, without a byte order mark.
+
+    Raises StoreError where it is no readable, regular UTF-8 file of a sane size.
+    """
+    try:
+        return _read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise StoreError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {_reason(error)}") from None
+
+
+def read_key_file(path: str) -> list[str]:
+    """The lines of a key file: one key a line, newest first; one newline may end the last line.
+
+    Raises StoreError as `read_text` does, and where somebody else could write the file.
+    """
+    text = read_text(path)
+    if os.name == "posix" and os.stat(path).st_mode & _WRITABLE_BY_OTHERS:
+        raise StoreError(f"{path} can be written by others: run chmod go-w '{path}'")
+    if not text.strip():
+        raise StoreError(f"{path} is empty: write one key a line, the newest first")
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
+def key_file_text(keys: Iterable[Key]) -> str:
+    """The text of a key file with `keys`, newest first."""
+    return "".join(f"{key.text}\n" for key in keys)
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock under which `path` is created or replaced; nobody waits for it.
+
+    Raises StoreError where another process holds it, and for any error of the system meanwhile:
+    the file is then as it was.
+    """
+    try:
+        with _folder_lock(os.path.dirname(path) or "."):
+            _remove(path + TEMPORARY)  # left by a killed process: its lock is ours now
+            yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be changed: {_reason(error)}; it is as it was") from None
+
+
+def create(path: str, text: str) -> bool:
+    """Make a file that its owner alone can read, from its first byte; False where the name exists.
+
+    Call it under `locked`. The name appears with the whole text behind it. A link is not followed.
+    """
+    with _new_file(path + TEMPORARY, text) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                return False
+            os.rename(temporary, path)
+    _flush_folder(path)
+    return True
+
+
+def replace(path: str, text: str) -> None:
+    """Put `text` in place of a regular file's, keeping its owner and mode. Call it under `locked`."""
+    with _new_file(path + TEMPORARY, text, os.lstat(path)) as temporary:
+        os.replace(temporary, path)
+    _flush_folder(path)
+
+
+@contextmanager
+def _new_file(path: str, text: str, like: os.stat_result | None = None) -> Iterator[str]:
+    """A flushed new file for the block to move; removed after it where it is still there."""
+    if like and not stat.S_ISREG(like.st_mode):
+        raise OSError(None, "not a regular file")
+    try:
+        with os.fdopen(os.open(path, _NEW, _PRIVATE), "w", encoding="utf-8", newline="\n") as file:
+            if sys.platform != "win32":
+                _set_owner_and_mode(file.fileno(), like)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        _remove(path)
+
+
+if sys.platform != "win32":
+    import fcntl
+
+    def _set_owner_and_mode(descriptor: int, like: os.stat_result | None) -> None:
+        mine = os.fstat(descriptor)
+        if like and (like.st_uid, like.st_gid) != (mine.st_uid, mine.st_gid):
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(like.st_mode) if like else _PRIVATE)
+
+    @contextmanager
+    def _folder_lock(folder: str) -> Iterator[None]:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise StoreError(f"{folder} is locked by another command: try again") from None
+        finally:
+            os.close(descriptor)
+
+    def _flush_folder(path: str) -> None:
+        descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise StoreError(f"{path} is changed, but its folder cannot be flushed: {error}") from None
+        finally:
+            os.close(descriptor)
+
+else:  # Windows has no flock, and no way to flush a folder
+
+    @contextmanager
+    def _folder_lock(folder: str) -> Iterator[None]:
+        yield
+
+    def _flush_folder(path: str) -> None:
+        pass
+
+
+def _read_bytes(path: str) -> bytes:
+    # O_NONBLOCK: a FIFO in the file's place must not hang the start
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "not a regular file")
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise OSError(None, f"larger than {_LARGEST} bytes")
+    return content
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "unknown error").lower()

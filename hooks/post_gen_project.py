@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-ANSWERS = r'{{ cookiecutter | tojson }}'
+ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 
 
@@ -24,7 +24,9 @@ def make_env(package: str) -> bool:
 
     path = os.path.abspath(".env")
     if os.path.islink(path) and not os.path.exists(path):
-        sys.exit("ERROR: .env is a link to a file that is not there: remove it, then run: flask secret-key init")
+        sys.exit(
+            "ERROR: .env is a link to a file that is not there: remove it, then run: flask secret-key init"
+        )
     try:
         with store.locked(path):
             return store.create(path, store.first_env(time.time()))
@@ -45,7 +47,9 @@ def keep_env_out_of_git() -> None:
         return
     asked = git("rev-parse", "--is-inside-work-tree")
     if asked.returncode and "not a git repository" not in asked.stderr:
-        sys.exit(f"ERROR: git cannot be asked whether it ignores .env: {asked.stderr.strip().splitlines()[0]}")
+        sys.exit(
+            f"ERROR: git cannot be asked whether it ignores .env: {asked.stderr.strip().splitlines()[0]}"
+        )
     if asked.stdout.strip() != "true":
         made = git("init", "--quiet")
         if made.returncode:

@@ -9,7 +9,7 @@ import keyword
 import re
 import sys
 
-ANSWERS = r'{{ cookiecutter | tojson }}'
+ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 
 LONGEST = {"project_name": 100, "project_slug": 80, "package_name": 80, "description": 400, "author": 200}
 WINDOWS_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from . import config, errors, sessions, views
+from . import config, errors, logs, security, sessions, views
 from .secret_key import live
 
 
@@ -14,7 +14,9 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     ring = live.LiveRing(settings.ring_source, settings.ring, settings.ring_interval)
     live.init_app(app, ring)
+    logs.init_app(app, ring, settings)
     sessions.init_app(app, ring)
+    security.init_app(app, settings)
     errors.init_app(app)
     views.init_app(app)
     return app

@@ -4,6 +4,7 @@ Needs no Flask: a server's master process can judge the environment without impo
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from .secret_key.store import StoreError
 
 DEVELOPMENT = "development"
 TESTING = "testing"
+MAX_CONTENT_LENGTH = 1 << 20
+"""Bytes of a request's body, by default; raise it for uploads."""
+MAX_FORM_PARTS = 200
 
 
 class ConfigError(click.ClickException):
@@ -45,14 +49,33 @@ class Settings:
     """Seconds after which any session is dead, used or not."""
     session_read_sha1: bool
     """Whether session cookies of stock Flask are read, to be signed anew."""
+    trusted_hosts: tuple[str, ...]
+    """Host names that are served; none named, every one is."""
+    trusted_proxies: int
+    """How many proxies in front of the app add to X-Forwarded-For."""
+    max_content_length: int
+    """Bytes of a request's body."""
+
+    @property
+    def production(self) -> bool:
+        """Whether real users are served."""
+        return self.environment == PRODUCTION
 
     def flask_config(self) -> dict[str, Any]:
         """The settings that Flask and its extensions read from `app.config`; the live ring adds the key."""
         return {
             "TESTING": self.environment == TESTING,
+            # The prefix binds the cookie to this host and to https (RFC 6265bis, section 4.1.3.2).
+            "SESSION_COOKIE_NAME": "__Host-session" if self.production else "session",
+            "SESSION_COOKIE_SECURE": self.production,
             "SESSION_COOKIE_HTTPONLY": True,
             "SESSION_COOKIE_SAMESITE": "Lax",
-            "SESSION_COOKIE_SECURE": self.environment == PRODUCTION,
+            "SESSION_COOKIE_PATH": "/",
+            "MAX_CONTENT_LENGTH": self.max_content_length,
+            "MAX_FORM_MEMORY_SIZE": self.max_content_length,
+            "MAX_FORM_PARTS": MAX_FORM_PARTS,
+            # A form posts as long as its session lives: the token is bound to that.
+            "WTF_CSRF_TIME_LIMIT": None,
             "PERMANENT_SESSION_LIFETIME": self.session_lifetime,
             "SESSION_ABSOLUTE_LIFETIME": self.session_absolute_lifetime,
             "SESSION_READ_SHA1": self.session_read_sha1,
@@ -74,6 +97,12 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
     session_lifetime = reader.duration("SESSION_LIFETIME", "7d")
     session_absolute_lifetime = reader.duration("SESSION_ABSOLUTE_LIFETIME", "30d")
     session_read_sha1 = reader.one_of("SESSION_READ_SHA1", ("0", "1")) == "1"
+    trusted_hosts = reader.words("TRUSTED_HOSTS")
+    trusted_proxies = reader.count("TRUSTED_PROXIES", 0)
+    max_content_length = reader.count("MAX_CONTENT_LENGTH", MAX_CONTENT_LENGTH)
+    # Asked of `environ` itself, as Flask does: where it stands does not matter, that it counts does.
+    if name == PRODUCTION and environ.get("FLASK_DEBUG", "0").lower() not in {"", "0", "false", "no"}:
+        reader.problems.append("FLASK_DEBUG must be off in production; unset it, and run without --debug")
     try:
         ring_source, ring = load_ring(environment)
     except RingRefused as refusal:
@@ -90,6 +119,9 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
         session_lifetime=session_lifetime,
         session_absolute_lifetime=session_absolute_lifetime,
         session_read_sha1=session_read_sha1,
+        trusted_hosts=trusted_hosts,
+        trusted_proxies=trusted_proxies,
+        max_content_length=max_content_length,
     )
 
 
@@ -106,6 +138,18 @@ class _Reader:
         if word not in words:
             self.problems.append(f"{name} must be one of {', '.join(words)}")
         return word
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """A comma-separated list."""
+        return tuple(word.strip() for word in self._environment.get(name).split(",") if word.strip())
+
+    def count(self, name: str, default: int) -> int:
+        """A whole number, zero or more."""
+        text = self._environment.get(name, str(default))
+        if not re.fullmatch("[0-9]{1,12}", text):
+            self.problems.append(f"{name} must be a whole number, such as {default}")
+            return default
+        return int(text)
 
     def duration(self, name: str, default: str) -> int:
         """A length of time in seconds."""

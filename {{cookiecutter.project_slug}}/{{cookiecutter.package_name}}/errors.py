@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from flask import Flask, render_template
+from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -16,6 +17,9 @@ ADVICE = {
 }
 
 
+FORM_EXPIRED = "This form is no longer valid: your session has ended. Go back, reload the page and try again."
+
+
 def init_app(app: Flask) -> None:
     """Show an error page of our own for every HTTP error."""
     app.register_error_handler(HTTPException, _page)
@@ -25,7 +29,8 @@ def _page(error: HTTPException) -> Response:
     response = error.get_response()
     # A redirect, or an exception that carries its own response, is an answer already.
     if error.response is None and response.status_code >= HTTPStatus.BAD_REQUEST:
-        advice = ADVICE.get(response.status_code, "Go back and try again.")
+        csrf = isinstance(error, CSRFError)
+        advice = FORM_EXPIRED if csrf else ADVICE.get(response.status_code, "Go back and try again.")
         response.data = render_template("error.html", error=error, advice=advice)
         response.content_type = "text/html; charset=utf-8"
     return response

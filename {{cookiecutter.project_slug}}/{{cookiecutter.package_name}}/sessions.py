@@ -86,8 +86,10 @@ class SignedSessions(SessionInterface):
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         """Set, renew or delete the cookie, as the session and its age demand."""
-        if session.accessed or session.modified:
-            response.vary.add("Cookie")
+        if not (session.accessed or session.modified):
+            return
+        response.vary.add("Cookie")
+        response.cache_control.no_store = True
         place: dict[str, Any] = {
             "domain": self.get_cookie_domain(app),
             "path": self.get_cookie_path(app),

@@ -1,16 +1,25 @@
 """The pages."""
 
-from flask import Blueprint, Flask, render_template
+from flask import Blueprint, Flask, current_app, redirect, render_template, request, session, url_for
+from werkzeug.wrappers import Response
 
-from . import about
+from . import about, security
+from .secret_key.live import live_ring
 
 pages = Blueprint("pages", __name__)
 
 
-@pages.get("/")
-def start() -> str:
-    """The start page."""
-    return render_template("start.html")
+@pages.route("/", methods=["GET", "POST"])
+def start() -> str | Response:
+    """The start page: a form that counts in the session; in development, how things stand as well.
+
+    To remove it, delete this function and `templates/start.html`.
+    """
+    if request.method == "POST":
+        session["count"] = 0 if "reset" in request.form else session.get("count", 0) + 1
+        return redirect(url_for("pages.start"), 303)
+    live = live_ring(current_app)
+    return render_template("start.html", live=live, now=live.now, response_headers=security.HEADERS)
 
 
 @pages.get("/healthz")

@@ -64,6 +64,7 @@ class Settings:
     def flask_config(self) -> dict[str, Any]:
         """The settings that Flask and its extensions read from `app.config`; the live ring adds the key."""
         return {
+            "APP_ENV": self.environment,
             "TESTING": self.environment == TESTING,
             # The prefix binds the cookie to this host and to https (RFC 6265bis, section 4.1.3.2).
             "SESSION_COOKIE_NAME": "__Host-session" if self.production else "session",

@@ -28,13 +28,11 @@ HEADERS = (
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
 HSTS = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
-SERVER = ("Server", "flask")
-"""In place of what Flask's development server says: the versions of its parts."""
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Protect `app` as its settings say."""
-    headers = (*HEADERS, HSTS if settings.production else SERVER)
+    headers = (*HEADERS, HSTS) if settings.production else HEADERS
     hosts, proxies = settings.trusted_hosts, settings.trusted_proxies
 
     @app.after_request

@@ -1,9 +1,12 @@
 """The pages."""
 
+from datetime import UTC, datetime
+
 from flask import Blueprint, Flask, current_app, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
 from . import about, security
+from .secret_key.duration import format_duration
 from .secret_key.live import live_ring
 
 pages = Blueprint("pages", __name__)
@@ -18,14 +21,24 @@ def start() -> str | Response:
     if request.method == "POST":
         session["count"] = 0 if "reset" in request.form else session.get("count", 0) + 1
         return redirect(url_for("pages.start"), 303)
-    live = live_ring(current_app)
-    return render_template("start.html", live=live, now=live.now, response_headers=security.HEADERS)
+    return render_template(
+        "start.html",
+        live=live_ring(current_app),
+        headers=security.HEADERS,
+        utc=_utc,
+        duration=format_duration,
+    )
 
 
 @pages.get("/healthz")
 def healthz() -> tuple[str, dict[str, str]]:
     """Whether the process is alive: a probe asks nothing else."""
     return "ok\n", {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def _utc(at: int) -> str:
+    """A moment, in seconds since the epoch, as people read it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def init_app(app: Flask) -> None:

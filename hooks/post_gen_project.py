@@ -20,7 +20,7 @@ def make_env(package: str) -> bool:
     """Make `.env` with a fresh key, mode 0600; False where there is one, which stays as it is."""
     sys.dont_write_bytecode = True  # the new project gets no __pycache__ from this
     sys.path.insert(0, os.path.abspath(package))
-    from secret_key import store
+    from secret_key import store  # noqa: PLC0415 - it is there only now
 
     path = os.path.abspath(".env")
     if os.path.islink(path) and not os.path.exists(path):
@@ -64,10 +64,8 @@ def keep_env_out_of_git() -> None:
 def next_steps(slug: str, made: bool) -> str:
     """What to type next."""
     folder = os.getcwd()
-    try:
-        folder = os.path.relpath(folder, os.environ.get("PWD", ""))
-    except ValueError:
-        pass  # another drive, or no PWD
+    if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", os.sep)):
+        folder = slug
     activate = r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"
     if shutil.which("uv"):
         steps = ["uv run flask run --debug"]
@@ -76,7 +74,7 @@ def next_steps(slug: str, made: bool) -> str:
         steps = [f"{python} -m venv .venv", activate, "pip install -e .", "flask run --debug"]
     lines = "".join(f"    {step}\n" for step in [f"cd {shlex.quote(folder)}", *steps])
     key = "a fresh key in .env, which git ignores" if made else "the key it had: .env was kept"
-    return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/. README.md goes on from there."
+    return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/; README.md goes on."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real cookiecutter bakes a real project, away from the home, the settings and the files of whoever runs this."""
+"""A real cookiecutter bakes a real project, away from the home and the settings of whoever runs this."""
 
 import os
 import shutil
@@ -65,11 +65,11 @@ def run(
     check: bool = True,
     input: str | None = None,
 ) -> Result:
-    """Run a command with `environment` and no other variable."""
+    """Run a command with `environment`, a shell's PWD, and no other variable."""
     done = subprocess.run(
         command,
         cwd=cwd,
-        env=dict(environment),
+        env={**environment, "PWD": str(cwd)},
         input=input or "",
         capture_output=True,
         text=True,
@@ -111,12 +111,27 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def bake_into(environment: dict[str, str]) -> Callable[..., Bake]:
-    """A function that bakes into a folder: `bake_into(folder, "-f", project_name="My App")`."""
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a commit of the work tree would have it: no cache, nothing that git ignores."""
+    copy = tmp_path_factory.mktemp("template")
+    listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(listing, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
+    for name in names.rstrip("\0").split("\0"):
+        if (TEMPLATE / name).exists():  # git lists a deleted file until the deletion is staged
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TEMPLATE / name, copy / name)
+    return copy
 
-    def bake(
-        folder: Path, *flags: str, template: str = str(TEMPLATE), check: bool = True, **answers: str
-    ) -> Bake:
+
+@pytest.fixture(scope="session")
+def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake]:
+    """A function that bakes into a folder: `bake_into(folder, "-f", project_name="My App")`.
+
+    `template` is where to bake from; `check` fails the test where cookiecutter fails.
+    """
+    clean = str(template)
+
+    def bake(folder: Path, *flags: str, template: str = clean, check: bool = True, **answers: str) -> Bake:
         extra = [f"{name}={value}" for name, value in answers.items()]
         command = (str(COOKIECUTTER), "--no-input", *flags, "-o", str(folder), template, *extra)
         result = run(*command, cwd=folder, environment=environment, check=check)

@@ -126,10 +126,8 @@ def _parsed(text: str) -> dict[str, str]:
 
 def _copied_by_flask(own: Path) -> dict[str, str]:
     """What a `.env` says that is not ours, but that the `flask` command finds upward from here."""
-    found = dotenv.find_dotenv(usecwd=True)
-    if not found or Path(found).resolve() == own.resolve():
-        return {}
     try:
-        return read_dotenv(found)
-    except StoreError:
+        found = dotenv.find_dotenv(usecwd=True)
+        return read_dotenv(found) if found and Path(found).resolve() != own.resolve() else {}
+    except (OSError, StoreError):  # OSError: the working directory is gone, or not ours to see
         return {}

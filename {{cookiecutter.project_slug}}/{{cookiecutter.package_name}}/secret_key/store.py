@@ -78,7 +78,8 @@ def locked(path: str) -> Iterator[None]:
     """
     try:
         with _folder_lock(os.path.dirname(path) or "."):
-            _remove(path + TEMPORARY)  # left by a killed process: its lock is ours now
+            with suppress(FileNotFoundError):
+                os.unlink(path + TEMPORARY)  # left by a killed process: its lock is ours now
             yield
     except OSError as error:
         raise StoreError(f"{path} cannot be changed: {_reason(error)}; it is as it was") from None
@@ -123,7 +124,8 @@ def _new_file(path: str, text: str, like: os.stat_result | None = None) -> Itera
             os.fsync(file.fileno())
         yield path
     finally:
-        _remove(path)
+        with suppress(OSError):  # what stays is what a kill leaves, and the change is made or is not
+            os.unlink(path)
 
 
 if sys.platform != "win32":
@@ -147,13 +149,15 @@ if sys.platform != "win32":
             os.close(descriptor)
 
     def _flush_folder(path: str) -> None:
-        descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise StoreError(f"{path} is changed, but its folder cannot be flushed: {error}") from None
-        finally:
-            os.close(descriptor)
+            reason = _reason(error)
+            raise StoreError(f"{path} is changed, but its folder cannot be flushed: {reason}") from None
 
 else:  # Windows has no flock, and no way to flush a folder
 
@@ -175,11 +179,6 @@ def _read_bytes(path: str) -> bytes:
     if len(content) > _LARGEST:
         raise OSError(None, f"larger than {_LARGEST} bytes")
     return content
-
-
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _reason(error: OSError) -> str:

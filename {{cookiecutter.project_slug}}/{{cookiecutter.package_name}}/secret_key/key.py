@@ -23,7 +23,7 @@ LEAKED_HASH_BYTES = 6
 MINTED = re.compile(r"fsk_([0-9]{8}T[0-9]{6}Z)_[0-9a-f]{64}_[0-9a-f]{8}")
 """The shape of a minted key, for those who search a text for one; the checksum decides."""
 
-_PIECE_OF_MINTED = re.compile(r"^fsk_|[0-9]{8}T[0-9]{6}Z_", re.IGNORECASE)
+_PIECE_OF_MINTED = re.compile(r"^fsk_|Z_[0-9a-f]{16}|[0-9a-f]{16}_[0-9a-f]{8}$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     "changeme|changethis|changeit|placeholder|replaceme|replacethis|yoursecret|yourkey|yourown"
     "|secretkey|supersecret|topsecret|mysecret|notsecret|notsosecret|insecure|password|example"

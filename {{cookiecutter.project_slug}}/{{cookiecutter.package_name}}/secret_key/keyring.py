@@ -100,14 +100,15 @@ class Keyring:
         return min((at for at in starts + ends if at is not None and at > now), default=None)
 
     def rotated(self, new: Key, now: float) -> "Keyring":
-        """The ring with `new` as its newest key and without the expired ones.
+        """The ring with `new` as its newest key and without those that expired a LEAD ago.
 
+        Before that an instance whose clock is behind may still need them.
         Raises RotationUnderWay where the newest key does not sign yet, or signs from the same second.
         """
         newest = self.keys[0].signs_from
         if newest is not None and (newest > now or newest >= _age(new)):
             raise RotationUnderWay(newest)
-        return Keyring((new, *self.verifying(now)), self.retention)
+        return Keyring((new, *self.verifying(now - LEAD)), self.retention)
 
 
 def judge_ring(

@@ -163,17 +163,20 @@ def _now() -> int:
 
 def _make_first_key(source: Dotenv | KeyFile) -> bool:
     """Make the file, or give a `.env` that has no key one; False where a key stands there."""
-    path = source.path
-    with store.locked(path):
-        if isinstance(source, KeyFile):
-            return store.create(path, store.key_file_text([mint(_now())]))
-        if store.create(path, store.first_env(_now())):
-            return True
+    if store.is_absent(source.path):
+        with store.locked(source.path):
+            return store.create(source.path, source.first_text(_now()))
+    if _has_key(source):  # asked without the lock: a file that only others may change is no error
+        return False
     with _changing(source):
-        if source.entries()[0][1].strip():
+        if _has_key(source):
             return False
         _write(source, (mint(_now()),))
         return True
+
+
+def _has_key(source: Dotenv | KeyFile) -> bool:
+    return bool(source.entries()[0][1].strip())
 
 
 def _rotated(ring: Keyring, lead: int) -> Keyring:

@@ -13,9 +13,17 @@ from dataclasses import dataclass
 
 from .duration import parse_duration
 from .environment import Environment, edited_dotenv, read_dotenv
-from .key import Key
+from .key import Key, mint
 from .keyring import RETENTION, Keyring, RingRefused, judge_ring
-from .store import StoreError, key_file_text, leaked_hashes, read_key_file, read_text
+from .store import (
+    StoreError,
+    first_env,
+    is_absent,
+    key_file_text,
+    leaked_hashes,
+    read_key_file,
+    read_text,
+)
 
 KEY = "SECRET_KEY"
 FALLBACKS = "SECRET_KEY_FALLBACKS"
@@ -62,7 +70,11 @@ class Dotenv:
 
     def entries(self) -> Entries:
         """What stands in the ring's place; nothing where there is no file. Raises StoreError."""
-        return _entries(read_dotenv(self.path) if os.path.lexists(self.path) else {})
+        return _entries({} if is_absent(self.path) else read_dotenv(self.path))
+
+    def first_text(self, now: int) -> str:
+        """The text of a new file, with a key that signs from `now` (epoch seconds)."""
+        return first_env(now)
 
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """The file's text with `keys` in the ring's place. Raises StoreError."""
@@ -82,9 +94,13 @@ class KeyFile:
 
     def entries(self) -> Entries:
         """What stands in the ring's place. Raises StoreError."""
-        if not os.path.lexists(self.path):
+        if is_absent(self.path):
             raise StoreError(f"{KEY_FILE} names {self.path}, which is not there; {self.first_key}")
         return [(f"{self.path} line {n}", line) for n, line in enumerate(read_key_file(self.path), 1)]
+
+    def first_text(self, now: int) -> str:
+        """The text of a new file, with a key that signs from `now` (epoch seconds)."""
+        return self.text_with((mint(now),))
 
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """The file's text with `keys` in the ring's place."""

@@ -38,6 +38,17 @@ def first_env(now: float) -> str:
     )
 
 
+def is_absent(path: str) -> bool:
+    """Whether nothing has this name; False where that cannot be seen, and reading it then says why."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def read_text(path: str) -> str:
     """The text of a file that may hold keys, without a byte order mark.
 

@@ -13,7 +13,7 @@ import sys
 import time
 
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
-GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
+GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"}
 
 
 def make_env(package: str) -> bool:
@@ -37,7 +37,10 @@ def make_env(package: str) -> bool:
 def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run git on this folder, whatever repository the caller's environment points to."""
     environment = {k: v for k, v in os.environ.items() if k not in GIT_PLACES} | {"LC_ALL": "C"}
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment, check=False)
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=environment, check=False
+    )
 
 
 def keep_env_out_of_git() -> None:
@@ -45,20 +48,26 @@ def keep_env_out_of_git() -> None:
     if not shutil.which("git"):
         print("git is not installed: run 'git init' once it is. .gitignore keeps .env out.")
         return
-    asked = git("rev-parse", "--is-inside-work-tree")
-    if asked.returncode and "not a git repository" not in asked.stderr:
-        sys.exit(
-            f"ERROR: git cannot be asked whether it ignores .env: {asked.stderr.strip().splitlines()[0]}"
-        )
-    if asked.stdout.strip() != "true":
+    inside = git("rev-parse", "--is-inside-work-tree")
+    if inside.returncode and "not a git repository" not in inside.stderr:
+        sys.exit(f"ERROR: git cannot tell whether it ignores .env: {first_line(inside.stderr)}")
+    if inside.stdout.strip() != "true":
         made = git("init", "--quiet")
         if made.returncode:
-            sys.exit(f"ERROR: git init failed: {made.stderr.strip().splitlines()[0]}")
-    if git("check-ignore", "--quiet", ".env").returncode:
+            sys.exit(f"ERROR: git init failed: {first_line(made.stderr)}")
+    ignored = git("check-ignore", "--quiet", ".env")
+    if ignored.returncode == 1:
         sys.exit(
             "ERROR: git does not ignore .env, which holds the key: add a line .env to .gitignore"
             " (and run git rm --cached .env where git tracks it), then bake again"
         )
+    if ignored.returncode:
+        sys.exit(f"ERROR: git cannot tell whether it ignores .env: {first_line(ignored.stderr)}")
+
+
+def first_line(text: str) -> str:
+    """The first line of a complaint; there may be none."""
+    return text.partition("\n")[0]
 
 
 def next_steps(slug: str, made: bool) -> str:
@@ -79,6 +88,7 @@ def next_steps(slug: str, made: bool) -> str:
 
 if __name__ == "__main__":
     answers = json.loads(ANSWERS)
-    made = make_env(answers["package_name"])
     keep_env_out_of_git()
-    print(next_steps(answers["project_slug"], made))
+    steps = next_steps(answers["project_slug"], make_env(answers["package_name"]))
+    # a folder's name that the terminal cannot show must not end the bake
+    print(steps.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))

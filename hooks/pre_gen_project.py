@@ -9,20 +9,30 @@ import keyword
 import re
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter is cookiecutter's, not the project's
+    sys.exit(
+        "ERROR: cookiecutter runs on Python {}.{}, this template needs 3.11 or newer;"
+        " run it with: uv tool run --python 3.13 cookiecutter".format(*sys.version_info)
+    )
+
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 
-LONGEST = {"project_name": 100, "project_slug": 80, "package_name": 80, "description": 400, "author": 200}
+LONGEST = {"project_name": 100, "project_slug": 60, "package_name": 64, "description": 400, "author": 200}
 WINDOWS_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
-PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "gunicorn_conf"}
+PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "conftest", "build", "dist", "htmlcov", "venv"}
 DEPENDENCIES = {
     "flask", "werkzeug", "jinja2", "click", "itsdangerous", "blinker", "markupsafe", "dotenv", "gunicorn",
     "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
-    "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "site", "python_dotenv",
+    "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "python_dotenv",
+    "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
+    "typing_extensions", "mypy_extensions", "colorama",
 }  # fmt: skip
 
 
 def problem(answers: dict[str, str]) -> str | None:
     """What is wrong with the answers, and what to type instead; None where they are good."""
+    if "{{" in answers["__quoted_name"] and "{{" not in answers["project_name"]:
+        return "this cookiecutter is too old: run a newer one with: uv tool run cookiecutter"
     for name, longest in LONGEST.items():
         answer = answers[name]
         if not answer.strip():
@@ -30,7 +40,9 @@ def problem(answers: dict[str, str]) -> str | None:
         if len(answer) > longest:
             return f"{name} has {len(answer)} characters: type at most {longest}"
         if not answer.isprintable():
-            return f"{name} has a line break or an invisible character: type it on one line, without"
+            return f"{name} has a line break or an invisible character: type it without, on one line"
+        if answer != answer.strip():
+            return f"{name} begins or ends with a space: type it without"
     return slug_problem(answers["project_slug"]) or package_problem(answers["package_name"])
 
 

@@ -31,7 +31,7 @@ DEPENDENCIES = {
 
 def problem(answers: dict[str, str]) -> str | None:
     """What is wrong with the answers, and what to type instead; None where they are good."""
-    if "{{" in answers["__quoted_name"] and "{{" not in answers["project_name"]:
+    if "| replace(" in answers["__quoted_name"] and "| replace(" not in answers["project_name"]:  # unrendered
         return "this cookiecutter is too old: run a newer one with: uv tool run cookiecutter"
     for name, longest in LONGEST.items():
         answer = answers[name]

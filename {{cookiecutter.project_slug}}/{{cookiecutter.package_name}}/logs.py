@@ -44,6 +44,7 @@ def init_app(app: Flask, live: LiveRing, settings: Settings) -> None:
     if not app.testing:
         _configure(settings.production)
     redaction.init_app(live, [app.logger, logging.getLogger()])
+    live.current()  # the file has gone bad already? Then the log says so from the first line on
     _log.info("Secret key: %s", live.described())
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from flask import Flask
 from flask.signals import appcontext_pushed
 
+from . import handover
 from .key import Key
 from .keyring import Keyring, RingRefused
 from .source import Source, read_ring
@@ -92,8 +93,6 @@ class LiveRing:
                 listener(snapshot)
 
     def _follow_file(self) -> None:
-        if self.source.path is None:
-            return
         identity = _identity(self.source.path)
         if identity == self._seen:
             return
@@ -102,7 +101,7 @@ class LiveRing:
             ring = read_ring(self.source, self.ring.retention)
         except RingRefused as refusal:
             _log.error("The last good secret key serves on, for: %s", refusal)
-            return
+            ring = handover.last_good(self.ring.retention) or self.ring
         if ring != self.ring:
             self.ring = ring
             _log.info("The ring has changed: %s", self.described())
@@ -147,8 +146,13 @@ def live_ring(app: Flask) -> LiveRing:
     return live
 
 
-def _identity(path: str) -> object:
-    """What tells one state of a file from another: the file itself, and when it was last touched."""
+def _identity(path: str | None) -> object:
+    """What tells one state of a file from another: the file itself, and when it was last touched.
+
+    Variables (`path` is None) never change.
+    """
+    if path is None:
+        return ()
     try:
         found = os.stat(path)
     except OSError as error:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from . import handover
 from .duration import parse_duration
 from .environment import Environment, edited_dotenv, read_dotenv
 from .key import Key, mint
@@ -126,20 +127,34 @@ def locate(environment: Environment) -> Source:
 
 
 def load_ring(environment: Environment) -> tuple[Source, Keyring]:
-    """The ring and where it is kept. Raises RingRefused with all that is wrong, never showing a key."""
-    source = locate(environment)
-    return source, read_ring(source, retention(environment))
+    """The ring and where it is kept. Raises RingRefused with all that is wrong, never showing a key.
+
+    In a process of a running server the last good ring stands in for one that is refused.
+    """
+    source, seconds = locate(environment), retention(environment)
+    try:
+        return source, read_ring(source, seconds)
+    except RingRefused:
+        last = handover.last_good(seconds)
+        if last is None:
+            raise
+        return source, last
 
 
 def read_ring(source: Source, retention: int) -> Keyring:
-    """The ring as `source` has it now; `retention` in seconds. Raises RingRefused."""
+    """The ring as `source` has it now, which makes it the last good one; `retention` in seconds.
+
+    Raises RingRefused.
+    """
     try:
         entries = source.entries()
     except StoreError as error:
         raise RingRefused([str(error)]) from None
     has_first = bool(entries[0][1].strip())
     remedy = source.another_key if has_first else source.first_key
-    return judge_ring(entries, leaked_hashes(), remedy, retention)
+    ring = judge_ring(entries, leaked_hashes(), remedy, retention)
+    handover.keep(ring)
+    return ring
 
 
 def retention(environment: Environment) -> int:

@@ -1,4 +1,4 @@
-"""What the number of keys costs a request, for a cookie of the newest key, of the oldest, and a forged one."""
+"""What the number of keys costs a request: a cookie of the newest key, of the oldest, a forged one."""
 
 from functools import partial
 

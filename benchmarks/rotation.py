@@ -1,6 +1,7 @@
 """How long `rotate` takes, and what a request sees while the ring changes."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from .measure import Figure, compared
@@ -55,7 +56,7 @@ def run(project: Project) -> list[Figure]:
         first_ring()
         return timed(project.program("flask"), "secret-key", "rotate")
 
-    commands = {
+    commands: dict[str, Callable[[], float]] = {
         "import flask": partial(timed, project.program("python"), "-c", "import flask"),
         "rotate": rotate,
     }

@@ -36,6 +36,15 @@ class Snapshot:
     """All that verify, the signing key among them, newest first."""
 
 
+class KeyText(str):
+    """A key's text for Flask: `repr` shows the fingerprint, so no dump of `app.config` shows the key."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(Key(str(self)))
+
+
 class LiveRing:
     """The ring of a running app; any thread may ask it. `interval` in seconds."""
 
@@ -126,8 +135,8 @@ def init_app(app: Flask, live: LiveRing) -> None:
     """
 
     def publish(snapshot: Snapshot) -> None:
-        oldest_first = [key.text for key in reversed(snapshot.verifying)]
-        signing = snapshot.signing.text
+        oldest_first = [KeyText(key.text) for key in reversed(snapshot.verifying)]
+        signing = KeyText(snapshot.signing.text)
         app.config["SECRET_KEY_FALLBACKS"] = oldest_first
         app.config["WTF_CSRF_SECRET_KEY"] = [*oldest_first, signing]
         app.config["SECRET_KEY"] = signing

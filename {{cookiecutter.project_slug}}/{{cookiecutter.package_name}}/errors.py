@@ -7,6 +7,8 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from . import logs
+
 ADVICE = {
     400: "The request could not be understood. Go back, reload the page and try again.",
     403: "You may not see this page.",
@@ -15,9 +17,7 @@ ADVICE = {
     413: "What you sent is too large.",
     500: "Something went wrong on our side. It has been noted; try again in a moment.",
 }
-
-
-FORM_EXPIRED = "This form is no longer valid: your session has ended. Go back, reload the page and try again."
+FORM_EXPIRED = "This form is no longer valid. Go back, reload the page and send it again."
 
 
 def init_app(app: Flask) -> None:
@@ -31,6 +31,7 @@ def _page(error: HTTPException) -> Response:
     if error.response is None and response.status_code >= HTTPStatus.BAD_REQUEST:
         csrf = isinstance(error, CSRFError)
         advice = FORM_EXPIRED if csrf else ADVICE.get(response.status_code, "Go back and try again.")
-        response.data = render_template("error.html", error=error, advice=advice)
+        page = render_template("error.html", error=error, advice=advice, request_id=logs.request_id())
+        response.data = page
         response.content_type = "text/html; charset=utf-8"
     return response

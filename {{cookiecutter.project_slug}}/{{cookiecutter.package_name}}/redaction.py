@@ -1,17 +1,23 @@
 """No log shows a key: in its place stands the key's fingerprint.
 
-The filter rewrites the message, its arguments, and the text of a traceback, for every logger and
-handler that it is given to.
+The filter rewrites a record's message, the text of its traceback and its extra fields, for every logger
+and handler that it is given to.
 """
 
+import json
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import quote
 
 from .secret_key.key import MINTED, Key
 from .secret_key.live import LiveRing
 
 LOGGERS = ("werkzeug", "gunicorn.error", "gunicorn.access")
 """Loggers of the servers; they may have handlers of their own."""
+
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys()
+_FORMATTER = logging.Formatter()
 
 
 class Redaction(logging.Filter):
@@ -22,26 +28,30 @@ class Redaction(logging.Filter):
         self._live = live
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Put fingerprints in the place of keys in `record`."""
+        """Put fingerprints in the place of keys in `record`; one without a key stays as it is."""
         keys = self._live.ring.keys
-        message = record.getMessage()
+        message = _message(record)
         clean = redacted(message, keys)
         if clean != message:
             record.msg, record.args = clean, ()
-        if record.exc_info and not record.exc_text:
-            text = _FORMATTER.formatException(record.exc_info)
+        if record.exc_info or record.exc_text:
+            # A handler that ran before may have left the text of the traceback as it was.
+            text = record.exc_text or _FORMATTER.formatException(record.exc_info or (None, None, None))
             clean = redacted(text, keys)
             if clean != text:
                 record.exc_info, record.exc_text = None, clean
-        if record.stack_info:
-            record.stack_info = redacted(record.stack_info, keys)
+        for name in ("stack_info", *(vars(record).keys() - _OF_EVERY_RECORD)):
+            text = str(getattr(record, name))
+            clean = redacted(text, keys)
+            if clean != text:
+                setattr(record, name, clean)
         return True
 
 
 def redacted(text: str, keys: Iterable[Key]) -> str:
     """`text` with the fingerprint of each key of `keys`, and of all that looks like a minted key."""
     for key in keys:
-        for form in (key.text, repr(key.text)[1:-1]):
+        for form in _forms(key.text):
             text = text.replace(form, _shown(key))
     return MINTED.sub(lambda match: _shown(Key(match[0])), text) if "fsk_" in text else text
 
@@ -56,8 +66,21 @@ def init_app(live: LiveRing, loggers: Iterable[logging.Logger]) -> None:
             place.addFilter(redaction)
 
 
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        # Logging itself would print such arguments, key and all, and go on; so does this, without them.
+        record.msg, record.args = f"{record.msg} (its arguments do not fit)", ()
+        return record.msg
+
+
+@lru_cache(maxsize=64)
+def _forms(text: str) -> frozenset[str]:
+    """How a key can stand in a log: as it is, in a repr, in JSON, in an address; mostly that is one form."""
+    written = repr(text)[1:-1], repr(text.encode())[2:-1], json.dumps(text)[1:-1], quote(text)
+    return frozenset({text, *written})
+
+
 def _shown(key: Key) -> str:
     return f"[key {key.fingerprint}]"
-
-
-_FORMATTER = logging.Formatter()

@@ -6,6 +6,7 @@ What a kill can leave beside it ends in TEMPORARY, which `.gitignore` names; the
 """
 
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,8 @@ class StoreError(Exception):
 
 
 def leaked_hashes() -> bytes:
-    """The hashes of the keys that are public, as `key.judge` takes them."""
-    return _read_bytes(os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaked.bin"))
+    """The hashes of the keys that are public, as `key.judge` takes them. Raises StoreError."""
+    return _read(os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaked.bin"))[0]
 
 
 def first_env(now: float) -> str:
@@ -54,12 +55,7 @@ def read_text(path: str) -> str:
 
     Raises StoreError where it is no readable, regular UTF-8 file of a sane size.
     """
-    try:
-        return _read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise StoreError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {_reason(error)}") from None
+    return _decoded(path, _read(path)[0])
 
 
 def read_key_file(path: str) -> list[str]:
@@ -67,9 +63,10 @@ def read_key_file(path: str) -> list[str]:
 
     Raises StoreError as `read_text` does, and where somebody else could write the file.
     """
-    text = read_text(path)
-    if os.name == "posix" and os.stat(path).st_mode & _WRITABLE_BY_OTHERS:
-        raise StoreError(f"{path} can be written by others: run chmod go-w '{path}'")
+    content, mode = _read(path)
+    text = _decoded(path, content)
+    if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
+        raise StoreError(f"{path} can be written by others: run chmod go-w {shlex.quote(path)}")
     if not text.strip():
         raise StoreError(f"{path} is empty: write one key a line, the newest first")
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -180,16 +177,31 @@ else:  # Windows has no flock, and no way to flush a folder
         pass
 
 
-def _read_bytes(path: str) -> bytes:
+def _read(path: str) -> tuple[bytes, int]:
+    """The content and the mode of one and the same file."""
+    try:
+        with open(path, "rb", opener=_open_to_read) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(None, "not a regular file")
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(None, f"larger than {_LARGEST} bytes")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {_reason(error)}") from None
+    return content, mode
+
+
+def _open_to_read(path: str, flags: int) -> int:
     # O_NONBLOCK: a FIFO in the file's place must not hang the start
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(None, "not a regular file")
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise OSError(None, f"larger than {_LARGEST} bytes")
-    return content
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _decoded(path: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise StoreError(f"{path} is not UTF-8 text: save it as UTF-8") from None
 
 
 def _reason(error: OSError) -> str:

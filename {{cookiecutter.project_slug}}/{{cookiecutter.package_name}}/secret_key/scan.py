@@ -37,12 +37,13 @@ def _tracked_dotenv(root: Path) -> Iterator[str]:
 def _keys(root: Path, *where: str) -> Iterator[str]:
     form = ("-a", "-z", "-n", "-o", "--full-name", "--no-color", "--no-column")
     output = _git(root, "grep", *form, "-E", "-e", MINTED.pattern, *where, no_finding=1)
-    for name, line, text in _FOUND.findall(output):
+    for found in _FOUND.finditer(output):
+        name, line, text = map(_text, found.group(1, 2, 3))
         try:
-            key = judge(_text(text), leaked=b"")
+            key = judge(text, leaked=b"")
         except KeyRefused:  # the checksum is wrong: an example, or a hash of something
             continue
-        yield f"{_text(name)}:{_text(line)}: the secret key {key.fingerprint}"
+        yield f"{name}:{line}: the secret key {key.fingerprint}"
 
 
 def _git(folder: Path, *arguments: str, no_finding: int = 0) -> bytes:

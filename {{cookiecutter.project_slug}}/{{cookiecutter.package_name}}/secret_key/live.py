@@ -63,6 +63,7 @@ class LiveRing:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._seen: object = None
+        self._refusal = ""
         self._look_at = 0.0
         self._change_at = _FOREVER
         self._listeners: list[Callable[[Snapshot], None]] = []
@@ -105,11 +106,14 @@ class LiveRing:
         identity = _identity(self.source.path)
         if identity == self._seen:
             return
-        self._seen = identity
         try:
             ring = read_ring(self.source, self.ring.retention)
+            self._seen, self._refusal = identity, ""
         except RingRefused as refusal:
-            _log.error("The last good secret key serves on, for: %s", refusal)
+            # The file is not seen: what kept it from being read may pass and leave it as it is.
+            if str(refusal) != self._refusal:
+                self._refusal = str(refusal)
+                _log.error("The last good secret key serves on, for: %s", refusal)
             ring = handover.last_good(self.ring.retention) or self.ring
         if ring != self.ring:
             self.ring = ring

@@ -147,12 +147,12 @@ def read_ring(source: Source, retention: int) -> Keyring:
     Raises RingRefused.
     """
     try:
-        entries = source.entries()
+        entries, leaked = source.entries(), leaked_hashes()
     except StoreError as error:
         raise RingRefused([str(error)]) from None
     has_first = bool(entries[0][1].strip())
     remedy = source.another_key if has_first else source.first_key
-    ring = judge_ring(entries, leaked_hashes(), remedy, retention)
+    ring = judge_ring(entries, leaked, remedy, retention)
     handover.keep(ring)
     return ring
 

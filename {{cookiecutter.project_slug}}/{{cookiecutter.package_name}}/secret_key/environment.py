@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 
 import dotenv
@@ -75,8 +76,8 @@ def read_dotenv(path: str) -> dict[str, str]:
 def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
     """The text of a `.env` file with `changes` made, and every other line as it was.
 
-    A variable is changed where it stands last, its earlier lines go; a new one that has a value is
-    added at the end.
+    A variable is changed where it stands last, its earlier assignments go; a new one that has a value
+    is added at the end.
     Raises StoreError where the result would not be read back as meant.
     """
     before = _parsed(text)
@@ -90,10 +91,12 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
             pieces.append(line)
         elif last[binding.key] == number:
             pieces.append(_with_value(line, changes[binding.key]))
-    if pieces and not pieces[-1].endswith("\n"):
+        else:
+            pieces += takewhile(str.isspace, line.splitlines(keepends=True))  # the blank lines above it
+    added = [f"{name}={_quoted(value)}\n" for name, value in changes.items() if name not in last]
+    if added and pieces and not pieces[-1].endswith("\n"):
         pieces.append("\n")
-    pieces += [f"{name}={_quoted(value)}\n" for name, value in changes.items() if name not in last]
-    edited = "".join(pieces)
+    edited = "".join(pieces + added)
     if _parsed(edited) != {**before, **changes}:
         raise StoreError("`.env` has lines that cannot be kept as they are: change it by hand")
     return edited
@@ -101,16 +104,15 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
 
 _ASSIGNMENT = re.compile(
     r"""(?P<name>\s*(?:export[^\S\r\n]+)?[^=\s]+)
-        (?:[^\S\r\n]*=[^\S\r\n]*(?:'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|[^\r\n]*?))?
+        (?:[^\S\r\n]*=(?:\#[^\r\n]*?|[^\S\r\n]*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s\#][^\r\n]*?)?))?
         (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*|[^\S\r\n]*)(?:\r\n|\n|\r)?)""",
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 
 
 def _with_value(line: str, value: str) -> str:
     match = _ASSIGNMENT.fullmatch(line)
-    name, rest = (match["name"], match["rest"]) if match else (line.partition("=")[0], "\n")
-    return f"{name}={_quoted(value)}{rest}"
+    return f"{match['name']}={_quoted(value)}{match['rest']}" if match else line
 
 
 def _quoted(value: str) -> str:

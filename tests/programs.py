@@ -1,0 +1,19 @@
+"""Programs of others, at the versions that `programs.txt` pins, each in an environment of its own."""
+
+import re
+from pathlib import Path
+
+from conftest import UV
+
+PINS = dict(
+    re.findall(r"^([\w-]+)==(\S+)$", Path(__file__).with_name("programs.txt").read_text("utf-8"), re.M)
+)
+CALLED = {"wapiti3": "wapiti"}
+"""The programs that are not called as their distribution is."""
+
+
+def program(distribution: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs the program of `distribution` with `arguments`."""
+    name = CALLED.get(distribution, distribution)
+    pinned = f"{distribution}=={PINS[distribution]}"
+    return (UV, "tool", "run", "--quiet", "--from", pinned, name, *arguments)

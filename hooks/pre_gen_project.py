@@ -25,7 +25,8 @@ DEPENDENCIES = {
     "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
     "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "python_dotenv",
     "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
-    "typing_extensions", "mypy_extensions", "colorama",
+    "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
+    "python_json_logger", "pythonjsonlogger",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,13 +128,21 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake]:
     """A function that bakes into a folder: `bake_into(folder, "-f", project_name="My App")`.
 
-    `template` is where to bake from; `check` fails the test where cookiecutter fails.
+    `template` is where to bake from; `under` is a command that runs cookiecutter, such as `("env", "A=1")`;
+    `check` fails the test where cookiecutter fails.
     """
     clean = str(template)
 
-    def bake(folder: Path, *flags: str, template: str = clean, check: bool = True, **answers: str) -> Bake:
+    def bake(
+        folder: Path,
+        *flags: str,
+        template: str = clean,
+        under: tuple[str, ...] = (),
+        check: bool = True,
+        **answers: str,
+    ) -> Bake:
         extra = [f"{name}={value}" for name, value in answers.items()]
-        command = (str(COOKIECUTTER), "--no-input", *flags, "-o", str(folder), template, *extra)
+        command = (*under, str(COOKIECUTTER), "--no-input", *flags, "-o", str(folder), template, *extra)
         result = run(*command, cwd=folder, environment=environment, check=check)
         slug = answers.get("project_slug")
         projects = (
@@ -150,7 +159,7 @@ def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake
 def bake(tmp_path: Path, bake_into: Callable[..., Bake]) -> Callable[..., Bake]:
     """A function that bakes into this test's own empty folder: `bake(project_name="My App")`."""
 
-    def bake(*flags: str, **options: str) -> Bake:
+    def bake(*flags: str, **options: Any) -> Bake:
         return bake_into(tmp_path, *flags, **options)
 
     return bake

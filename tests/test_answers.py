@@ -1,0 +1,273 @@
+"""What a user may type. An answer is data: it bakes as it is, or is refused in one line with nothing left."""
+
+import ast
+import json
+import tomllib
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import COOKIECUTTER, TEMPLATE, Bake, run
+from cookiecutter.prompt import render_variable
+from cookiecutter.utils import create_env_with_context
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from pre_gen_project import problem
+
+SETTINGS = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
+PROMPTS = [name for name in SETTINGS if not name.startswith("_")]
+
+
+def answers(**typed: str) -> dict[str, str]:
+    """All that cookiecutter would know, with `typed` at the prompts, which it takes literally."""
+    environment = create_env_with_context({"cookiecutter": SETTINGS})
+    known: dict[str, str] = {}
+    for name, default in SETTINGS.items():
+        if name in PROMPTS or name.startswith("__quoted") or name.startswith("__markdown"):
+            known[name] = typed.get(name) or str(render_variable(environment, default, known))
+    return known
+
+
+def test_there_are_at_most_five_prompts_and_each_says_what_it_asks() -> None:
+    assert len(PROMPTS) <= 5
+    assert list(SETTINGS["__prompts__"]) == PROMPTS
+
+
+# Refused. Each row: a prompt, what is typed there, and what the message says of it.
+REFUSED = [
+    ("project_name", "", "project_name is empty: type a name, for example My Flask App"),
+    ("project_name", "   ", "project_name is empty"),
+    ("project_name", " My App", "project_name begins or ends with a space: type it without"),
+    ("project_name", "My\nApp", "project_name has a line break or an invisible character"),
+    ("project_name", "My \u202eApp", "project_name has a line break or an invisible character"),
+    ("project_name", "x" * 10_000, "project_name has 10000 characters: type at most 100"),
+    ("project_name", "Calendar", "package_name 'calendar' would hide another module"),
+    (
+        "project_name",
+        "Flask",
+        "project_slug 'flask' is the name of a library in use: type another, for example my-flask",
+    ),
+    ("description", "x" * 10_000, "description has 10000 characters: type at most 400"),
+    ("description", "One line\r\nand another", "description has a line break"),
+    ("author", "\x1b[31mred", "author has a line break or an invisible character"),
+    ("project_slug", "my app", "is no good folder name: type letters, digits, dots and dashes"),
+    ("project_slug", "a..b", "is no good folder name"),
+    ("project_slug", ".hidden", "is no good folder name"),
+    ("project_slug", "-rf", "is no good folder name"),
+    ("project_slug", "app.", "is no good folder name"),
+    ("project_slug", "a\\b", "is no good folder name"),
+    ("project_slug", "~", "is no good folder name"),
+    ("project_slug", "größe", "is no good folder name"),
+    ("project_slug", "con", "is reserved on Windows: type another, for example my-con"),
+    ("project_slug", "NUL.txt", "is reserved on Windows"),
+    ("project_slug", "python.dotenv", "is the name of a library in use: type another"),
+    ("package_name", "my-app", "cannot be imported: type a letter, then letters, digits and underscores"),
+    ("package_name", "2048", "cannot be imported"),
+    ("package_name", "_private", "cannot be imported"),
+    ("package_name", "a.b", "cannot be imported"),
+    ("package_name", "größe", "cannot be imported"),
+    ("package_name", "../up", "cannot be imported"),
+    ("package_name", "class", "is a keyword of Python: type another, for example my_class"),
+    ("package_name", "none", "is a keyword of Python"),
+    ("package_name", "match", "is a keyword of Python"),
+    ("package_name", "flask", "would hide another module or folder of that name"),
+    ("package_name", "Flask", "would hide another module"),
+    ("package_name", "json", "would hide another module"),
+    ("package_name", "secrets", "would hide another module"),
+    ("package_name", "test", "would hide another module"),
+    ("package_name", "tests", "would hide another module"),
+    ("package_name", "build", "would hide another module"),
+    ("package_name", "aux", "is reserved on Windows"),
+    ("package_name", "a" * 65, "package_name has 65 characters: type at most 64"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "typed", "message"), REFUSED)
+def test_an_answer_that_cannot_bake_is_refused_and_nothing_stays(
+    prompt: str, typed: str, message: str, tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    result = bake(check=False, **{prompt: typed}).result
+    assert result.returncode == 1
+    assert result.stderr.startswith("ERROR: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# cookiecutter makes the folder before any hook runs: what it can do to a path, it has done by then.
+@pytest.mark.parametrize("slug", ["a/b", "../b", "..", ".", "", "/", "x" * 10_000])
+def test_a_slug_that_is_a_path_is_refused_and_no_file_stays(
+    slug: str, tmp_path: Path, bake_into: Callable[..., Bake]
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert bake_into(folder, check=False, project_slug=slug).result.returncode == 1
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_nothing_is_refused_that_the_defaults_suggest() -> None:
+    names = [
+        "My Flask App",
+        "3D Viewer",
+        "2048",
+        "🚀",
+        "日本語",
+        "Größe",
+        "x" * 100,
+        "a.b",
+        "C++ & Co.",
+        "O'Neil",
+    ]
+    assert {name: problem(answers(project_name=name)) for name in names} == dict.fromkeys(names)
+
+
+def test_no_package_hides_a_module_that_the_project_installs(shared: Bake) -> None:
+    script = "import importlib.metadata as m; print(*m.packages_distributions())"
+    installed = shared.run(shared.program("python"), "-c", script).stdout.split()
+    importable = {name for name in installed if name.isidentifier() and not name.startswith("_")}
+    importable -= {shared.package.name}
+    assert len(importable) > 10
+    assert [name for name in importable if not problem(answers(package_name=name))] == []
+
+
+def test_no_project_has_the_name_of_a_distribution_that_it_installs(shared: Bake) -> None:
+    script = "import importlib.metadata as m; print(*(d.metadata['Name'] for d in m.distributions()))"
+    installed = set(shared.run(shared.program("python"), "-c", script).stdout.split()) - {shared.path.name}
+    assert len(installed) > 10
+    assert [name for name in installed if not problem(answers(project_slug=name, package_name="app"))] == []
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10"])
+def test_an_interpreter_that_is_too_old_is_told_so(version: str, environment: dict[str, str]) -> None:
+    python = next(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), None)
+    if python is None:
+        pytest.skip(f"there is no Python {version}")
+    hook = str(TEMPLATE / "hooks" / "pre_gen_project.py")
+    result = run(str(python), hook, cwd=TEMPLATE, environment=environment, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"ERROR: cookiecutter runs on Python {version}, this template needs 3.11")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_cookiecutter_that_leaves_private_variables_unrendered_is_told_so() -> None:
+    old = answers() | {"__quoted_name": SETTINGS["__quoted_name"]}
+    assert problem(old) == "this cookiecutter is too old: run a newer one with: uv tool run cookiecutter"
+
+
+# Data. Each would break out of some file it is written to, were it pasted there.
+HOSTILE = [
+    "it's \"quoted\" and 'quoted'",
+    "back\\slash \\n \\x41 \\u0041 \\N{BULLET} \\",
+    '""" + __import__("os").system("touch pwned") + """',
+    '"; import os; os.system("touch pwned") #',
+    "$(touch pwned) `touch pwned` ; touch pwned | touch pwned & ${HOME} %PATH% !!",
+    "</title></h1><script>alert(1)</script><img src=x onerror=alert(1)>",
+    "&amp; &lt; <b>bold</b> <!-- note --> ]]>",
+    "**bold** _it_ `code` [link](http://x.example) ![i](x) # ## | ~~no~~ ==x==",
+    "- a list",
+    "1. a list",
+    "12) a list",
+    "+ a list",
+    "--- {# #} {{ 7 * 7 }} {% if %} {{ cookiecutter.project_slug }} {%- raw -%}",
+    "[tool.x] a = 1 # comment",
+    "café 🚀 日本語 ŻÓŁĆ ﬁ",
+    "שלום עולם مرحبا",
+    "x" * 100,
+]
+
+PAGE = """
+import json
+from app import about, create_app
+page = create_app().test_client().get("/", base_url="https://localhost").text
+print(json.dumps([about.NAME, about.DESCRIPTION, page]))
+"""
+
+
+class Page(HTMLParser):
+    """The tags of a page, in order, and each text with the tag it follows."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag."""
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        """Note the text."""
+        self.texts += [(tag, data) for tag in self.tags[-1:]]
+
+
+def readme_head(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The first two blocks of a Markdown text, as CommonMark reads them: what they are, what they hold."""
+    tokens = MarkdownIt().parse(text)
+    blocks = [(block.tag, text.children or []) for block, text in pairwise(tokens) if text.type == "inline"]
+    return [(tag, [(child.type, child.content) for child in children]) for tag, children in blocks[:2]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_answer_is_data_in_every_file_and_never_runs(
+    text: str, tmp_path: Path, environment: dict[str, str], template: Path, shared: Bake
+) -> None:
+    typed = f"{text}\napp\napp\n{text}\n{text}\n"
+    command = (str(COOKIECUTTER), "-o", str(tmp_path), str(template))
+    result = run(*command, cwd=tmp_path, environment=environment, input=typed)
+    project = Bake(tmp_path / "app", result, environment)
+
+    metadata = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (metadata["name"], metadata["description"], metadata["authors"]) == ("app", text, [{"name": text}])
+
+    python = shared.program("python")
+    plain = json.loads(shared.run(python, "-c", PAGE.replace("app ", "my_flask_app ")).stdout)
+    name, description, html = json.loads(project.run(python, "-c", PAGE).stdout)
+    assert (name, description) == (text, text)
+    page = Page(html)
+    assert page.tags == Page(plain[2]).tags
+    assert {("title", text), ("h1", text), ("p", text)} <= set(page.texts)
+
+    readme = (project.path / "README.md").read_text("utf-8")
+    assert readme_head(readme) == [("h1", [("text", text)]), ("p", [("text", text)])]
+
+    project.run(shared.program("ruff"), "check", "app/about.py")
+    project.run(shared.program("ruff"), "format", "--check", "app/about.py")
+    places = (tmp_path, template, TEMPLATE, Path(environment["HOME"]), Path(environment["TMPDIR"]))
+    assert [path for place in places for path in place.rglob("pwned*")] == []
+
+
+def test_cookiecutter_renders_an_answer_on_its_command_line_and_what_it_gets_is_data(
+    bake: Callable[..., Bake],
+) -> None:
+    project = bake(project_name='{{ 7 * 7 }} "a"', description="{% raw %}{{ 7 * 7 }}{% endraw %}")
+    metadata = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
+    assert metadata["name"] == "49-a"
+    assert metadata["description"] == "{{ 7 * 7 }}"
+    about = ast.parse((project.package / "about.py").read_text("utf-8"))
+    assert [node.value for node in ast.walk(about) if isinstance(node, ast.Constant)][1:] == [
+        '49 "a"',
+        "{{ 7 * 7 }}",
+    ]
+
+
+def test_an_answer_that_cookiecutter_cannot_render_leaves_nothing(
+    tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    assert bake(check=False, project_name="{{ unknown }}").result.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_every_answer_that_is_not_refused_is_right_in_toml_python_and_markdown(text: str) -> None:
+    known = answers(project_name=text, description=text, author=text, project_slug="app", package_name="app")
+    assume(problem(known) is None)
+    for name in ("__quoted_name", "__quoted_description", "__quoted_author"):
+        assert tomllib.loads(f'text = "{known[name]}"') == {"text": text}
+        assert ast.literal_eval(f'"{known[name]}"') == text
+    readme = f"# {known['__markdown_name']}\n\n{known['__markdown_description']}\n"
+    assert readme_head(readme) == [("h1", [("text", text)]), ("p", [("text", text)])]

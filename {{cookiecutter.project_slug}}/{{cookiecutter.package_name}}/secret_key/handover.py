@@ -22,7 +22,7 @@ under another name."""
 _SLOT = 4 << 20
 """Bytes for a ring: more than any file that is read as one. A page that is not written costs nothing."""
 _HEADER = struct.Struct("<QQI")
-"""Before a ring: its number, its length in bytes and its checksum."""
+"""Before a ring: its number, its length in bytes, and the checksum of number and ring."""
 
 
 def share(ring: Keyring) -> None:
@@ -48,7 +48,7 @@ def keep(ring: Keyring) -> None:
     if content == kept:
         return
     slot = (number + 1) % 2
-    record = _HEADER.pack(number + 1, len(content), zlib.crc32(content)) + content
+    record = _HEADER.pack(number + 1, len(content), _checksum(number + 1, content)) + content
     while True:
         memory[slot * _SLOT : slot * _SLOT + len(record)] = record
         if _record(memory, slot)[1]:
@@ -75,4 +75,8 @@ def _record(memory: mmap.mmap, slot: int) -> tuple[int, bytes]:
     start = slot * _SLOT
     number, length, checksum = _HEADER.unpack_from(memory, start)
     content = memory[start + _HEADER.size : start + min(_HEADER.size + length, _SLOT)]
-    return (number, content) if zlib.crc32(content) == checksum else (0, b"")
+    return (number, content) if _checksum(number, content) == checksum else (0, b"")
+
+
+def _checksum(number: int, content: bytes) -> int:
+    return zlib.crc32(content, number)

@@ -305,6 +305,7 @@ def test_a_key_file_has_one_key_a_line(tmp_path: Path, content: str) -> None:
         (f" {ONE}\n{TWO}\t\n", [f" {ONE}", f"{TWO}\t"]),
         (f"{ONE}\u2028{TWO}\n", [f"{ONE}\u2028{TWO}"]),
     ],
+    ids=["a blank line", "a blank line at the end", "a blank line first", "white space", "no newline"],
 )
 def test_what_is_odd_in_a_key_file_is_kept_for_the_judge(
     tmp_path: Path, content: str, lines: list[str]

@@ -23,6 +23,7 @@ TESTING = "testing"
 MAX_CONTENT_LENGTH = 1 << 20
 """Bytes of a request's body, by default; raise it for uploads."""
 MAX_FORM_PARTS = 200
+_HOST = re.compile(r"\.?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 
 class ConfigError(click.ClickException):
@@ -72,6 +73,8 @@ class Settings:
             "SESSION_COOKIE_HTTPONLY": True,
             "SESSION_COOKIE_SAMESITE": "Lax",
             "SESSION_COOKIE_PATH": "/",
+            # For addresses that are made where no request is: in a mail that a job sends.
+            "PREFERRED_URL_SCHEME": "https" if self.production else "http",
             "MAX_CONTENT_LENGTH": self.max_content_length,
             "MAX_FORM_MEMORY_SIZE": self.max_content_length,
             "MAX_FORM_PARTS": MAX_FORM_PARTS,
@@ -98,11 +101,10 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
     session_lifetime = reader.duration("SESSION_LIFETIME", "7d")
     session_absolute_lifetime = reader.duration("SESSION_ABSOLUTE_LIFETIME", "30d")
     session_read_sha1 = reader.one_of("SESSION_READ_SHA1", ("0", "1")) == "1"
-    trusted_hosts = reader.words("TRUSTED_HOSTS")
+    trusted_hosts = reader.hosts("TRUSTED_HOSTS")
     trusted_proxies = reader.count("TRUSTED_PROXIES", 0)
     max_content_length = reader.count("MAX_CONTENT_LENGTH", MAX_CONTENT_LENGTH)
-    # Asked of `environ` itself, as Flask does: where it stands does not matter, that it counts does.
-    if name == PRODUCTION and environ.get("FLASK_DEBUG", "0").lower() not in {"", "0", "false", "no"}:
+    if name == PRODUCTION and _debugs(environ):
         reader.problems.append("FLASK_DEBUG must be off in production; unset it, and run without --debug")
     try:
         ring_source, ring = load_ring(environment)
@@ -126,6 +128,13 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
     )
 
 
+def _debugs(environ: Mapping[str, str]) -> bool:
+    """Whether `flask run` got --debugger, or Flask would find debug on: in `environ`, wherever it was set."""
+    command = click.get_current_context(silent=True)
+    with_debugger = bool(command and command.params.get("debugger"))
+    return with_debugger or environ.get("FLASK_DEBUG", "").lower() not in {"", "0", "false", "no"}
+
+
 class _Reader:
     """Reads one variable after the other, and collects what is wrong with them."""
 
@@ -140,9 +149,12 @@ class _Reader:
             self.problems.append(f"{name} must be one of {', '.join(words)}")
         return word
 
-    def words(self, name: str) -> tuple[str, ...]:
-        """A comma-separated list."""
-        return tuple(word.strip() for word in self._environment.get(name).split(",") if word.strip())
+    def hosts(self, name: str) -> tuple[str, ...]:
+        """A comma-separated list of host names."""
+        words = tuple(word.strip().lower() for word in self._environment.get(name).split(",") if word.strip())
+        if not all(map(_HOST.fullmatch, words)):
+            self.problems.append(f"{name} must be host names without port, such as example.org, .example.net")
+        return words
 
     def count(self, name: str, default: int) -> int:
         """A whole number, zero or more."""

@@ -45,7 +45,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
         @app.before_request
         def refuse_other_hosts() -> None:
-            if request.endpoint not in PROBES and not host_is_trusted(request.host, hosts):
+            if request.endpoint not in PROBES and not host_is_trusted(request.host.lower(), hosts):
                 abort(400)
 
     elif settings.production:

@@ -74,6 +74,7 @@ def run(
         input=input or "",
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         timeout=600,
     )

@@ -1,0 +1,311 @@
+"""The first key: made once, while the project is baked, for its owner alone, and nowhere but in `.env`."""
+
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import COOKIECUTTER, Bake, run
+
+MINTED = re.compile(r"fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}_[0-9a-f]{8}")
+OWN = "# mine\nAPP_ENV=development\nSECRET_KEY=6b1f0c9d2e8a4b7c5d3e9f8a7b6c5d4e3f2a1b0c\nPORT=8000\n"
+
+
+def mode(path: Path) -> int:
+    """The permission bits of a file, not those of what it links to."""
+    return path.lstat().st_mode & 0o777
+
+
+def git(project: Bake, *arguments: str, check: bool = True) -> str:
+    """What a git command prints, run in the project's folder."""
+    return project.run("git", *arguments, check=check).stdout
+
+
+def test_a_project_has_a_key_that_was_minted_just_now(bake: Callable[..., Bake]) -> None:
+    env = bake().env_file()
+    assert list(env) == ["APP_ENV", "SECRET_KEY"]
+    assert env["APP_ENV"] == "development"
+    assert MINTED.fullmatch(env["SECRET_KEY"])
+    assert int(env["SECRET_KEY"][-8:], 16) == zlib.crc32(env["SECRET_KEY"][:-8].encode())
+
+
+def test_two_bakes_of_the_same_answers_share_no_key(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    keys = set()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        keys.add(bake_into(tmp_path / name).env_file()["SECRET_KEY"])
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("umask", ["000", "022", "077", "777"])
+def test_only_the_owner_can_read_the_key_whatever_the_umask(
+    umask: str, tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    if umask == "777" and os.geteuid():
+        pytest.skip("only root can use folders that it may not enter")
+    project = bake(under=("sh", "-c", f'umask {umask} && exec "$@"', "sh"))
+    assert mode(project.path / ".env") == 0o600
+
+
+def test_the_key_is_never_in_a_file_that_others_can_open(
+    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
+) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    calls = "open,openat,creat,chmod,fchmod,fchmodat,link,linkat,rename,renameat,renameat2"
+    bake(
+        under=(
+            "sh",
+            "-c",
+            'umask 000 && exec "$@"',
+            "sh",
+            "strace",
+            "-f",
+            "-o",
+            str(trace),
+            "-e",
+            f"trace={calls}",
+        )
+    )
+    lines = [
+        line for line in trace.read_text("utf-8").splitlines() if '.env"' in line or ".env.fsk-tmp" in line
+    ]
+    made = [line for line in lines if "O_CREAT" in line]
+    assert len(made) == 1
+    assert all(flag in made[0] for flag in ("O_EXCL", "O_NOFOLLOW", "0600"))
+    assert [line for line in lines if "chmod" in line and "0600" not in line] == []
+
+
+def test_the_key_is_in_no_other_file_and_in_no_output(
+    tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]
+) -> None:
+    places = [tmp_path / name for name in ("home", "tmp", "out")]
+    for place in places:
+        place.mkdir()
+    own_places = ("env", f"HOME={places[0]}", f"TMPDIR={places[1]}")
+    project = bake_into(places[2], "-v", under=own_places)
+    key = project.env_file()["SECRET_KEY"]
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "-m", "Baked")
+
+    files = [path for place in places for path in place.rglob("*") if path.is_file() and path.name != ".env"]
+    assert {"my-flask-app", "home", "tmp"} <= {part for path in files for part in path.parts}
+    objects = git(project, "cat-file", "--batch-all-objects", "--batch")
+    assert "create_app" in objects
+    texts = [path.read_bytes() for path in files] + [
+        objects.encode(),
+        project.result.stdout.encode(),
+        project.result.stderr.encode(),
+    ]
+    random_part = key.split("_")[2].encode()
+    assert [
+        text for text in texts if random_part in text or MINTED.search(text.decode("utf-8", "replace"))
+    ] == []
+
+
+# A project that is there already keeps its key, whatever is asked of cookiecutter.
+
+
+@pytest.mark.parametrize("flags", [["-f"], ["-f", "-s"]])
+def test_a_second_bake_leaves_the_env_file_as_it_is(flags: list[str], bake: Callable[..., Bake]) -> None:
+    env = bake().path / ".env"
+    env.write_text(OWN)
+    env.chmod(0o640)
+    again = bake(*flags)
+    assert again.result.returncode == 0
+    assert "the key it had: .env was kept" in again.result.stdout
+    assert env.read_text() == OWN
+    assert mode(env) == 0o640
+
+
+def test_a_second_bake_makes_the_key_where_there_is_none(bake: Callable[..., Bake]) -> None:
+    first = bake()
+    old = first.env_file()["SECRET_KEY"]
+    (first.path / ".env").unlink()
+    again = bake("-f")
+    assert MINTED.fullmatch(again.env_file()["SECRET_KEY"])
+    assert again.env_file()["SECRET_KEY"] != old
+
+
+def test_a_link_to_an_env_file_elsewhere_is_kept_and_so_is_that_file(
+    tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(OWN)
+    elsewhere.chmod(0o644)
+    env = bake().path / ".env"
+    env.unlink()
+    env.symlink_to(elsewhere)
+    bake("-f")
+    assert env.readlink() == elsewhere
+    assert elsewhere.read_text() == OWN
+    assert mode(elsewhere) == 0o644
+
+
+def test_a_link_to_nowhere_is_refused_and_nothing_is_made_through_it(
+    tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    env = bake().path / ".env"
+    env.unlink()
+    env.symlink_to(tmp_path / "nowhere")
+    result = bake("-f", check=False).result
+    assert result.returncode == 1
+    assert result.stderr == (
+        "ERROR: .env is a link to a file that is not there: remove it, then run: flask secret-key init\n"
+    )
+    assert env.is_symlink()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_replayed_answers_give_a_key_of_its_own(
+    tmp_path: Path, environment: dict[str, str], template: Path, bake: Callable[..., Bake]
+) -> None:
+    first = bake(project_name="Replayed")
+    key = first.env_file()["SECRET_KEY"]
+    shutil.rmtree(first.path)
+    replay = (str(COOKIECUTTER), "--replay", "-o", str(tmp_path), str(template))
+    again = Bake(first.path, run(*replay, cwd=tmp_path, environment=environment), environment)
+    assert again.env_file()["SECRET_KEY"] != key
+    assert json.loads(next(Path(environment["HOME"]).glob(".cookiecutter_replay/*.json")).read_text())
+
+
+# Git never gets the key.
+
+
+def test_git_ignores_the_key_and_what_a_killed_command_leaves_of_it(bake: Callable[..., Bake]) -> None:
+    project = bake()
+    for name in (".env.fsk-tmp", ".env.rej", ".env.local", ".env.bak"):
+        (project.path / name).write_text("")
+    git(project, "add", "--all")
+    tracked = git(project, "ls-files").splitlines()
+    assert ".env.example" in tracked
+    assert [name for name in tracked if name.startswith(".env") and name != ".env.example"] == []
+
+
+def repository(folder: Path, environment: dict[str, str]) -> Bake:
+    """A git repository in `folder`, to bake into."""
+    outer = Bake(folder, run("git", "init", "--quiet", cwd=folder, environment=environment), environment)
+    git(outer, "commit", "--quiet", "--allow-empty", "-m", "Begin")
+    return outer
+
+
+def test_inside_a_repository_no_other_is_made_and_the_key_is_ignored(
+    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
+) -> None:
+    outer = repository(tmp_path, environment)
+    (tmp_path / ".gitignore").write_text("!.env\n!**/.env\n")
+    project = bake()
+    assert not (project.path / ".git").exists()
+    git(outer, "add", "--all")
+    tracked = git(outer, "ls-files").splitlines()
+    assert "my-flask-app/.env.example" in tracked
+    assert "my-flask-app/.env" not in tracked
+
+
+def test_where_git_tracks_the_env_file_the_bake_fails_before_there_is_a_key(
+    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
+) -> None:
+    outer = repository(tmp_path, environment)
+    env = tmp_path / "my-flask-app" / ".env"
+    env.parent.mkdir()
+    env.write_text("PORT=8000\n")
+    git(outer, "add", "--force", "my-flask-app/.env")
+    git(outer, "commit", "--quiet", "-m", "A mistake")
+    shutil.rmtree(env.parent)
+
+    result = bake(check=False).result
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        "ERROR: git does not ignore .env, which holds the key: add a line .env to"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    assert not env.parent.exists()
+
+
+def test_git_is_asked_about_this_folder_whatever_the_caller_works_on(
+    tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    other.mkdir()
+    out.mkdir()
+    repository(other, environment)
+    before = sorted(path for path in other.rglob("*"))
+    places = (
+        f"GIT_DIR={other / '.git'}",
+        f"GIT_WORK_TREE={other}",
+        f"GIT_INDEX_FILE={other / '.git' / 'index'}",
+    )
+    project = bake_into(out, under=("env", *places))
+    assert (project.path / ".git").is_dir()
+    assert sorted(path for path in other.rglob("*")) == before
+
+
+def test_where_git_cannot_tell_the_bake_fails(
+    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
+) -> None:
+    repository(tmp_path, environment)
+    (tmp_path / ".git" / "config").write_text("no configuration\n")
+    result = bake(check=False).result
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        "ERROR: git cannot tell whether it ignores .env: fatal: bad config line 1"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".git"]
+
+
+def test_without_git_the_project_has_its_key_and_says_what_is_left_to_do(
+    tmp_path: Path, bake: Callable[..., Bake]
+) -> None:
+    project = bake(under=("env", "PATH=/nowhere"))
+    assert MINTED.fullmatch(project.env_file()["SECRET_KEY"])
+    assert not (project.path / ".git").exists()
+    assert (
+        "git is not installed: run 'git init' once it is. .gitignore keeps .env out." in project.result.stdout
+    )
+    git(project, "init", "--quiet")
+    assert git(project, "check-ignore", ".env") == ".env\n"
+
+
+# A bake that is cut short leaves nothing, or a project that the next one completes.
+
+
+@pytest.fixture
+def cut_short(tmp_path: Path, template: Path) -> Callable[[str], str]:
+    """A function that gives a template whose post hook ends with the statement it is given."""
+    copy = tmp_path / "template"
+    shutil.copytree(template, copy)
+
+    def cut_short(statement: str) -> str:
+        hook = copy / "hooks" / "post_gen_project.py"
+        hook.write_text(f"{hook.read_text('utf-8')}    {statement}\n", "utf-8")
+        return str(copy)
+
+    return cut_short
+
+
+def test_a_hook_that_is_killed_leaves_nothing(
+    tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    killed = cut_short("os.kill(os.getpid(), 9)")
+    assert bake_into(out, template=killed, check=False).result.returncode == 1
+    assert list(out.iterdir()) == []
+
+
+def test_a_project_whose_bake_was_killed_keeps_its_key_in_the_next(
+    tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    killed = bake_into(out, template=cut_short("os.kill(os.getppid(), 9)"), check=False)
+    assert killed.result.returncode == -9
+    key = killed.env_file()["SECRET_KEY"]
+    assert mode(killed.path / ".env") == 0o600
+    assert bake_into(out, "-f").env_file()["SECRET_KEY"] == key

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from importlib.machinery import PathFinder
 from types import ModuleType
 
@@ -54,8 +55,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record):
         """One line."""
-        fields = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
-        return json.dumps({**fields, "message": super().format(record), "request_id": "-"})
+        fields = {"level": record.levelname, "logger": record.name, "message": super().format(record)}
+        return json.dumps({**fields, "time": datetime.fromtimestamp(record.created, UTC).isoformat()})
 
 
 class JsonLogger(Logger):

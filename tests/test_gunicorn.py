@@ -1,0 +1,325 @@
+"""gunicorn refuses a bad key at its start, in clear lines, and no bad key takes a running site down.
+
+`pytest -rP` shows how long each refusal takes, beside a bare import of the app.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from urllib.request import urlopen
+
+import flask_unsign_wordlist
+import pytest
+from conftest import Bake, run
+from fleet import Instance, ask, wait_until
+
+PUBLIC_KEY = re.compile(rb"^'([0-9a-f]{64})'$", re.MULTILINE)
+SERVES_ON = "The last good secret key serves on"
+FLAGS = [
+    (*preload, "--worker-class", worker, "--workers", workers)
+    for preload, worker, workers in product(((), ("--preload",)), ("sync", "gthread"), ("1", "4"))
+]
+preload_or_not = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+
+
+def public_key() -> str:
+    """A key of the public word list that nothing but the list tells from a good one."""
+    found = PUBLIC_KEY.search(Path(flask_unsign_wordlist.get("all")).read_bytes())
+    assert found
+    return found[1].decode()
+
+
+REFUSED: dict[str, dict[str, str]] = {
+    "no key": {},
+    "a short key": {"SECRET_KEY": "short"},
+    "a leaked key": {"SECRET_KEY": public_key()},
+    "a file that is not there": {"SECRET_KEY_FILE": "no/such/file"},
+    "three mistakes": {"SECRET_KEY": "short", "SECRET_KEY_FALLBACKS": "a,,b", "TRUSTED_PROXIES": "all"},
+}
+
+
+@pytest.mark.parametrize("variables", REFUSED.values(), ids=REFUSED)
+def test_a_start_with_a_bad_key_ends_at_once_with_what_the_app_would_say(
+    shared: Bake, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    says, bare = refusal_of_the_app(shared, variables)
+    for flags in FLAGS:
+        pidfile = tmp_path / "pid"
+        began = time.monotonic()
+        result = start(shared, variables, "--pid", str(pidfile), "--bind", "127.0.0.1:0", *flags)
+        seconds = time.monotonic() - began
+        assert result.returncode == 1
+        assert (result.stdout, result.stderr) == ("", says)
+        assert not pidfile.exists()
+        lines = len(says.splitlines())
+        print(f"| {' '.join(flags)} | {result.returncode} | {seconds / bare:.2f} | {lines} |")
+
+
+@pytest.mark.parametrize("variables", REFUSED.values(), ids=REFUSED)
+def test_check_config_says_the_same(shared: Bake, variables: dict[str, str]) -> None:
+    result = start(shared, variables, "--check-config")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == refusal_of_the_app(shared, variables)[0]
+
+
+def test_check_config_is_content_with_a_good_key(shared: Bake) -> None:
+    result = start(shared, {"SECRET_KEY": secrets.token_hex(32)}, "--check-config")
+    assert result.returncode == 0, result.stderr
+
+
+def refusal_of_the_app(bake: Bake, variables: Mapping[str, str]) -> tuple[str, float]:
+    """The lines of the one ConfigError, and the seconds of a bare import of the app."""
+    package = bake.package.name
+    code = (
+        "import sys, time; began = time.monotonic()\n"
+        f"import {package}\n"
+        "seconds = time.monotonic() - began\n"
+        f"try: {package}.create_app()\n"
+        f"except {package}.config.ConfigError as error: print(error.message, file=sys.stderr)\n"
+        "print(seconds)"
+    )
+    environment = {**bake.environment, "APP_ENV": "production", **variables}
+    result = run(bake.program("python"), "-c", code, cwd=bake.path, environment=environment)
+    return result.stderr, float(result.stdout)
+
+
+def start(bake: Bake, variables: Mapping[str, str], *flags: str) -> "subprocess.CompletedProcess[str]":
+    """Run gunicorn until it ends, and see that no process of it is left."""
+    with subprocess.Popen(
+        [bake.program("gunicorn"), *flags],
+        cwd=bake.path,
+        env={**bake.environment, "APP_ENV": "production", **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+                pytest.fail("gunicorn left a process")
+    return subprocess.CompletedProcess(flags, process.returncode, stdout, stderr)
+
+
+class Site(Instance):
+    """A running site that follows a key file, and one visitor of it."""
+
+    def __init__(self, bake: Bake, folder: Path, *flags: str) -> None:
+        super().__init__(bake, folder / "gunicorn.log", "counter:baked()", flags)
+        self.keys = folder / "keys"
+        self._variables = {"SECRET_KEY_FILE": str(self.keys), "SECRET_KEY_INTERVAL": "1s"}
+        self._bake = bake
+        self._cookies: dict[str, str] = {}
+        self._count = 0
+        self.flask("init")
+        self.start(self._variables)
+        assert self._process
+        self.master = self._process.pid
+
+    def stop(self) -> None:
+        """End it, and a second master that an upgrade has made."""
+        super().stop()
+        with suppress(ProcessLookupError):
+            os.killpg(self.master, signal.SIGTERM)
+            self.wait(lambda: os.killpg(self.master, 0))
+
+    def flask(self, *arguments: str) -> None:
+        """Run a secret-key command on the site's key file."""
+        command = (self._bake.program("flask"), "secret-key", *arguments)
+        environment = {**self._bake.environment, "APP_ENV": "production", **self._variables}
+        run(*command, cwd=self._bake.path, environment=environment)
+
+    def visit(self) -> tuple[int, str]:
+        """Who answered and which key signs; fails where the visitor was logged out."""
+        answer = ask(self.port, cookies=self._cookies)
+        self._count += 1
+        assert list(answer.counts) == [self._count, self._count], "the visitor was logged out"
+        self._cookies |= answer.cookies
+        return int(answer.worker), answer.signer
+
+    def shows(self, text: str) -> bool:
+        """Whether the start page has `text`."""
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=30) as response:
+            return text in response.read().decode()
+
+    def other_worker(self, old: int) -> int:
+        """The worker that answers once `old` does no more."""
+        self.wait(lambda: self.visit()[0] != old)
+        return self.visit()[0]
+
+    def rotate(self) -> None:
+        """A rotation that the workers have followed."""
+        signer = self.visit()[1]
+        time.sleep(1 - time.time() % 1)  # keys are told apart by their seconds
+        self.flask("rotate", "--now")
+        self.wait(lambda: self.visit()[1] != signer)
+
+    def spoil(self) -> None:
+        """Cut the key file off in the middle of a key, and wait until a worker says so."""
+        complaints = self.complaints()
+        self.keys.write_text(self.keys.read_text()[:50])
+        self.wait(lambda: self.visit() and self.complaints() > complaints)
+
+    def complaints(self) -> int:
+        """How often the log says that the last good key serves on."""
+        return self.log.read_text().count(SERVES_ON)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait for `condition`."""
+        wait_until(lambda: bool(condition()), "what this test waits for")
+
+
+@pytest.fixture
+def site(shared: Bake, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """A function that makes a site; it is ended, and its log has no key and no traceback."""
+    sites: list[Site] = []
+
+    def make(*flags: str, bake: Bake = shared) -> Site:
+        sites.append(Site(bake, tmp_path, *flags))
+        return sites[-1]
+
+    yield make
+    for made in sites:
+        made.stop()
+        log = made.log.read_text()
+        print("\n".join(line for line in log.splitlines() if " 200 in " not in line))
+        assert "Traceback" not in log
+        assert not re.search("[0-9a-f]{32}", log), "a key is in the log"
+
+
+@preload_or_not
+def test_a_worker_that_starts_after_a_bad_edit_has_the_last_good_ring(
+    site: Callable[..., Site], preload: tuple[str, ...]
+) -> None:
+    running = site("--workers", "1", *preload)
+    running.rotate()
+    running.rotate()
+    worker, signer = running.visit()
+    running.spoil()
+    for crash in (True, False, True, False, True):
+        complaints = running.complaints()
+        if crash:
+            os.kill(worker, signal.SIGKILL)
+        else:
+            running.reload()
+        worker = running.other_worker(worker)
+        assert running.visit()[1] == signer, "an older ring signs"
+        assert running.complaints() == complaints + 1, "the error is logged once a worker"
+    running.keys.unlink()
+    running.flask("init")
+    wait_until(lambda: ask(running.port).signer != signer, "the mended file is followed")
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_workers_recycled_for_their_age_have_the_last_good_ring(
+    site: Callable[..., Site], worker: str
+) -> None:
+    running = site("--workers", "2", "--max-requests", "10", "--worker-class", worker)
+    running.rotate()
+    running.spoil()
+    signer = running.visit()[1]
+    served_by = {running.visit() for _ in range(50)}
+    assert {key for _, key in served_by} == {signer}
+    assert len(served_by) > 2, "no worker was recycled"
+
+
+def emptied(keys: Path) -> None:
+    keys.write_text("")
+
+
+def made_a_folder(keys: Path) -> None:
+    keys.unlink()
+    keys.mkdir()
+
+
+def made_a_dangling_link(keys: Path) -> None:
+    keys.unlink()
+    keys.symlink_to("nowhere")
+
+
+def made_binary(keys: Path) -> None:
+    keys.write_bytes(secrets.token_bytes(64) + b"\xff")
+
+
+def leaked(keys: Path) -> None:
+    keys.write_text(public_key())
+
+
+def opened_to_others(keys: Path) -> None:
+    keys.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [Path.unlink, emptied, made_a_folder, made_a_dangling_link, made_binary, leaked, opened_to_others],
+    ids=lambda edit: edit.__name__,
+)
+def test_a_reload_with_a_bad_key_file_serves_on(
+    site: Callable[..., Site], edit: Callable[[Path], None]
+) -> None:
+    running = site("--workers", "1")
+    worker, signer = running.visit()
+    edit(running.keys)
+    running.reload()
+    running.other_worker(worker)
+    assert running.visit()[1] == signer
+    assert running.complaints()
+
+
+def test_a_reload_serves_new_code_even_with_a_bad_key_file(
+    site: Callable[..., Site], shared: Bake, tmp_path: Path
+) -> None:
+    own = replace(shared, path=tmp_path / "own")
+    shutil.copytree(shared.path, own.path, ignore=shutil.ignore_patterns(".venv"))
+    (own.path / ".venv").symlink_to(shared.path / ".venv")
+    running = site("--workers", "2", bake=own)
+    about = own.package / "about.py"
+    for release in ("Second release", "Third release"):
+        about.write_text(re.sub("NAME = .*", f'NAME = "{release}"', about.read_text()))
+        running.reload()
+        running.wait(partial(running.shows, release))
+        running.keys.write_text(f"not a key in the {release.lower()}")
+
+
+def test_the_master_keeps_no_module_that_a_reload_should_import_anew(shared: Bake) -> None:
+    code = (
+        "import sys; from gunicorn.app.wsgiapp import WSGIApplication\n"
+        "sys.argv[1:] = ['--check-config']\n"
+        "WSGIApplication().load_config()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = shared.run(shared.program("python"), "-c", code, SECRET_KEY=secrets.token_hex(32)).stdout
+    theirs = set(loaded.split()) - sys.stdlib_module_names
+    assert not theirs & {shared.package.name, "startup", "flask", "werkzeug", "click", "dotenv"}
+    assert "gunicorn" in theirs
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+def test_an_upgrade_of_the_master_leaves_one_that_serves(site: Callable[..., Site], good: bool) -> None:
+    running = site("--workers", "1")
+    worker, signer = running.visit()
+    if not good:
+        running.spoil()
+    os.kill(running.master, signal.SIGUSR2)
+    if good:
+        running.other_worker(worker)
+        os.kill(running.master, signal.SIGQUIT)
+        assert running.visit()[1] == signer
+    else:
+        refusal = f"{running.keys} line 1 is damaged: its checksum does not match; copy the whole key again"
+        running.wait(lambda: refusal in running.log.read_text().splitlines())
+        assert running.visit() == (worker, signer)

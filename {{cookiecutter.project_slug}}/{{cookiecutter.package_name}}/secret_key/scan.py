@@ -4,6 +4,7 @@ The prefix finds, the checksum decides: what is found is a key, and nothing else
 """
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,8 @@ def _tracked_dotenv(root: Path) -> Iterator[str]:
     for name in _text(_git(root, "ls-files", "-z")).split("\0"):
         base = PurePosixPath(name).name
         if base == ".env" or (base.startswith(".env.") and not base.endswith(".example")):
-            yield f"{name}: git tracks this file; run: git rm --cached '{name}'"
+            shown = _shown(name)
+            yield f"{shown}: git tracks this file; run: git rm --cached {shlex.quote(shown)}"
 
 
 def _keys(root: Path, *where: str) -> Iterator[str]:
@@ -43,17 +45,23 @@ def _keys(root: Path, *where: str) -> Iterator[str]:
             key = judge(text, leaked=b"")
         except KeyRefused:  # the checksum is wrong: an example, or a hash of something
             continue
-        yield f"{name}:{line}: the secret key {key.fingerprint}"
+        yield f"{_shown(name)}:{line}: the secret key {key.fingerprint}"
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line, and nothing in it that a terminal would obey."""
+    return name if name.isprintable() else repr(name)
 
 
 def _git(folder: Path, *arguments: str, no_finding: int = 0) -> bytes:
     command = ("git", "-C", str(folder), *arguments)
     try:
         done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise ScanError("git is not installed; it knows which files to scan") from None
+    except OSError:
+        raise ScanError("git is not installed or cannot be run; it knows which files to scan") from None
     if done.returncode not in (0, no_finding):
-        raise ScanError(f"git says: {_text(done.stderr).strip().splitlines()[-1]}")
+        lines = _text(done.stderr).splitlines() or ["nothing, but failed"]
+        raise ScanError(f"git says: {next((line for line in lines if line.startswith('fatal:')), lines[-1])}")
     return done.stdout
 
 

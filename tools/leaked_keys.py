@@ -9,6 +9,7 @@ accepted otherwise are kept, each as a truncated SHA-256 hash, sorted: the same 
 
 import ast
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,15 @@ def public_keys() -> Iterator[str]:
     """Every entry of the word list: Python literals, one a line, some of them cut off."""
     for line in Path(flask_unsign_wordlist.get("all")).read_bytes().decode("utf-8").split("\n"):
         try:
-            yield ast.literal_eval(line)
+            yield literal(line)
         except SyntaxError:
             yield from (line, line.strip("'\""))
+
+
+def literal(line: str) -> str:
+    """The text that a Python literal means. Raises SyntaxError."""
+    with warnings.catch_warnings(action="ignore"):  # an unknown escape such as \% must not depend on -W
+        return str(ast.literal_eval(line))
 
 
 def leaked_bin() -> bytes:

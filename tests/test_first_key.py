@@ -1,6 +1,5 @@
 """The first key: made once, while the project is baked, for its owner alone, and nowhere but in `.env`."""
 
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COOKIECUTTER, Bake, run
+from conftest import Bake, run
 
 MINTED = re.compile(r"fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}_[0-9a-f]{8}")
 OWN = "# mine\nAPP_ENV=development\nSECRET_KEY=6b1f0c9d2e8a4b7c5d3e9f8a7b6c5d4e3f2a1b0c\nPORT=8000\n"
@@ -160,18 +159,6 @@ def test_a_link_to_nowhere_is_refused_and_nothing_is_made_through_it(
     )
     assert env.is_symlink()
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_replayed_answers_give_a_key_of_its_own(
-    tmp_path: Path, environment: dict[str, str], template: Path, bake: Callable[..., Bake]
-) -> None:
-    first = bake(project_name="Replayed")
-    key = first.env_file()["SECRET_KEY"]
-    shutil.rmtree(first.path)
-    replay = (str(COOKIECUTTER), "--replay", "-o", str(tmp_path), str(template))
-    again = Bake(first.path, run(*replay, cwd=tmp_path, environment=environment), environment)
-    assert again.env_file()["SECRET_KEY"] != key
-    assert json.loads(next(Path(environment["HOME"]).glob(".cookiecutter_replay/*.json")).read_text())
 
 
 # Git never gets the key.

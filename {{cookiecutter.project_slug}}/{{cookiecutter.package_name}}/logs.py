@@ -91,9 +91,8 @@ def _configure(production: bool) -> None:
 
 def _json() -> logging.Formatter:
     names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter(
-        ["levelname", "name", "message", "request_id"], rename_fields=names, timestamp="time"
-    )
+    fields = "%(levelname)s %(name)s %(message)s %(request_id)s"
+    return JsonFormatter(fields, rename_fields=names, timestamp="time")
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:

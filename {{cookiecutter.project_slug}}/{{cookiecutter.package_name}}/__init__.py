@@ -15,8 +15,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     ring = live.LiveRing(settings.ring_source, settings.ring, settings.ring_interval)
     live.init_app(app, ring)
     logs.init_app(app, ring, settings)
-    sessions.init_app(app, ring)
     security.init_app(app, settings)
+    sessions.init_app(app, ring, settings.session_store)
     errors.init_app(app)
     views.init_app(app)
     return app

@@ -6,12 +6,14 @@ Needs no Flask: a server's master process can judge the environment without impo
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from . import session_store
+from .secret_key import handover
 from .secret_key.duration import parse_duration
 from .secret_key.environment import PRODUCTION, Environment, project_root, read_environment
 from .secret_key.keyring import Keyring, RingRefused
@@ -44,6 +46,8 @@ class Settings:
     ring_source: Source
     ring_interval: int
     """Seconds between two looks at the file that holds the ring."""
+    session_store: str = field(repr=False)
+    """signed, encrypted, or the address of a server, which may hold its password."""
     session_lifetime: int
     """Seconds after which an unused session is dead."""
     session_absolute_lifetime: int
@@ -80,6 +84,7 @@ class Settings:
             "MAX_FORM_PARTS": MAX_FORM_PARTS,
             # A form posts as long as its session lives: the token is bound to that.
             "WTF_CSRF_TIME_LIMIT": None,
+            "SESSION_STORE": self.session_store.partition("://")[0],
             "PERMANENT_SESSION_LIFETIME": self.session_lifetime,
             "SESSION_ABSOLUTE_LIFETIME": self.session_absolute_lifetime,
             "SESSION_READ_SHA1": self.session_read_sha1,
@@ -98,6 +103,7 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
     reader = _Reader(environment)
     name = reader.one_of("APP_ENV", (PRODUCTION, DEVELOPMENT, TESTING))
     ring_interval = reader.duration("SECRET_KEY_INTERVAL", "5s")
+    store = reader.session_store()
     session_lifetime = reader.duration("SESSION_LIFETIME", "7d")
     session_absolute_lifetime = reader.duration("SESSION_ABSOLUTE_LIFETIME", "30d")
     session_read_sha1 = reader.one_of("SESSION_READ_SHA1", ("0", "1")) == "1"
@@ -119,6 +125,7 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> S
         ring=ring,
         ring_source=ring_source,
         ring_interval=ring_interval,
+        session_store=store,
         session_lifetime=session_lifetime,
         session_absolute_lifetime=session_absolute_lifetime,
         session_read_sha1=session_read_sha1,
@@ -155,6 +162,17 @@ class _Reader:
         if not all(map(_HOST.fullmatch, words)):
             self.problems.append(f"{name} must be host names without port, such as example.org, .example.net")
         return words
+
+    def session_store(self) -> str:
+        """A store that can be used.
+
+        A server is asked at the start only: a worker may begin later, while it is gone for a moment.
+        """
+        store = self._environment.get("SESSION_STORE", session_store.SIGNED)
+        problem = session_store.problem_with(store, ask=handover.last_good(0) is None)
+        if problem:
+            self.problems.append(f"SESSION_STORE {problem}")
+        return store
 
     def count(self, name: str, default: int) -> int:
         """A whole number, zero or more."""

@@ -16,6 +16,7 @@ ADVICE = {
     405: "This address does not take that kind of request.",
     413: "What you sent is too large.",
     500: "Something went wrong on our side. It has been noted; try again in a moment.",
+    503: "The site cannot read your session just now. It is not lost; try again in a moment.",
 }
 FORM_EXPIRED = "This form is no longer valid. Go back, reload the page and send it again."
 

@@ -11,7 +11,7 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from .config import Settings
 
-PROBES = frozenset({"pages.healthz"})
+PROBES = frozenset({"pages.healthz", "pages.readyz"})
 """Endpoints that answer under any host name: a probe asks by address."""
 
 HEADERS = (

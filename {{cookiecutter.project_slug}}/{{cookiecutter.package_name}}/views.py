@@ -1,11 +1,13 @@
 """The pages."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Blueprint, Flask, current_app, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
-from . import about, security
+from . import about, security, sessions
+from .config import DEVELOPMENT
 from .secret_key.duration import format_duration
 from .secret_key.live import live_ring
 
@@ -21,13 +23,10 @@ def start() -> str | Response:
     if request.method == "POST":
         session["count"] = 0 if "reset" in request.form else session.get("count", 0) + 1
         return redirect(url_for("pages.start"), 303)
-    return render_template(
-        "start.html",
-        live=live_ring(current_app),
-        headers=security.HEADERS,
-        utc=_utc,
-        duration=format_duration,
-    )
+    status: dict[str, Any] = {}
+    if current_app.config["APP_ENV"] == DEVELOPMENT:
+        status = {"live": live_ring(current_app), "headers": security.HEADERS, "hsts": security.HSTS}
+    return render_template("start.html", **status, utc=_utc, date=_date, duration=format_duration)
 
 
 @pages.get("/healthz")
@@ -36,9 +35,23 @@ def healthz() -> tuple[str, dict[str, str]]:
     return "ok\n", {"Content-Type": "text/plain; charset=utf-8"}
 
 
+@pages.get("/readyz")
+def readyz() -> tuple[str, int, dict[str, str]]:
+    """Whether requests can be served now: a load balancer asks it."""
+    ready = sessions.ready()
+    text = "ok\n" if ready else "the session store does not answer\n"
+    return text, 200 if ready else 503, {"Content-Type": "text/plain; charset=utf-8"}
+
+
 def _utc(at: int) -> str:
     """A moment, in seconds since the epoch, as people read it."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _date(at: int) -> str:
+    """The day of a moment, in seconds since the epoch."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment.day} {moment:%B}"
 
 
 def init_app(app: Flask) -> None:

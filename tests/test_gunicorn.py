@@ -17,15 +17,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from urllib.request import urlopen
 
 import flask_unsign_wordlist
 import pytest
 from conftest import Bake, run
-from fleet import Instance, ask, wait_until
+from running import Site, wait_until
 
 PUBLIC_KEY = re.compile(rb"^'([0-9a-f]{64})'$", re.MULTILINE)
-SERVES_ON = "The last good secret key serves on"
 FLAGS = [
     (*preload, "--worker-class", worker, "--workers", workers)
     for preload, worker, workers in product(((), ("--preload",)), ("sync", "gthread"), ("1", "4"))
@@ -115,74 +113,6 @@ def start(bake: Bake, variables: Mapping[str, str], *flags: str) -> "subprocess.
     return subprocess.CompletedProcess(flags, process.returncode, stdout, stderr)
 
 
-class Site(Instance):
-    """A running site that follows a key file, and one visitor of it."""
-
-    def __init__(self, bake: Bake, folder: Path, *flags: str) -> None:
-        super().__init__(bake, folder / "gunicorn.log", "counter:baked()", flags)
-        self.keys = folder / "keys"
-        self._variables = {"SECRET_KEY_FILE": str(self.keys), "SECRET_KEY_INTERVAL": "1s"}
-        self._bake = bake
-        self._cookies: dict[str, str] = {}
-        self._count = 0
-        self.flask("init")
-        self.start(self._variables)
-        assert self._process
-        self.master = self._process.pid
-
-    def stop(self) -> None:
-        """End it, and a second master that an upgrade has made."""
-        super().stop()
-        with suppress(ProcessLookupError):
-            os.killpg(self.master, signal.SIGTERM)
-            self.wait(lambda: os.killpg(self.master, 0))
-
-    def flask(self, *arguments: str) -> None:
-        """Run a secret-key command on the site's key file."""
-        command = (self._bake.program("flask"), "secret-key", *arguments)
-        environment = {**self._bake.environment, "APP_ENV": "production", **self._variables}
-        run(*command, cwd=self._bake.path, environment=environment)
-
-    def visit(self) -> tuple[int, str]:
-        """Who answered and which key signs; fails where the visitor was logged out."""
-        answer = ask(self.port, cookies=self._cookies)
-        self._count += 1
-        assert list(answer.counts) == [self._count, self._count], "the visitor was logged out"
-        self._cookies |= answer.cookies
-        return int(answer.worker), answer.signer
-
-    def shows(self, text: str) -> bool:
-        """Whether the start page has `text`."""
-        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=30) as response:
-            return text in response.read().decode()
-
-    def other_worker(self, old: int) -> int:
-        """The worker that answers once `old` does no more."""
-        self.wait(lambda: self.visit()[0] != old)
-        return self.visit()[0]
-
-    def rotate(self) -> None:
-        """A rotation that the workers have followed."""
-        signer = self.visit()[1]
-        time.sleep(1 - time.time() % 1)  # keys are told apart by their seconds
-        self.flask("rotate", "--now")
-        self.wait(lambda: self.visit()[1] != signer)
-
-    def spoil(self) -> None:
-        """Cut the key file off in the middle of a key, and wait until a worker says so."""
-        complaints = self.complaints()
-        self.keys.write_text(self.keys.read_text()[:50])
-        self.wait(lambda: self.visit() and self.complaints() > complaints)
-
-    def complaints(self) -> int:
-        """How often the log says that the last good key serves on."""
-        return self.log.read_text().count(SERVES_ON)
-
-    def wait(self, condition: Callable[[], object]) -> None:
-        """Wait for `condition`."""
-        wait_until(lambda: bool(condition()), "what this test waits for")
-
-
 @pytest.fixture
 def site(shared: Bake, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """A function that makes a site; it is ended, and its log has no key and no traceback."""
@@ -221,7 +151,7 @@ def test_a_worker_that_starts_after_a_bad_edit_has_the_last_good_ring(
         assert running.complaints() == complaints + 1, "the error is logged once a worker"
     running.keys.unlink()
     running.flask("init")
-    wait_until(lambda: ask(running.port).signer != signer, "the mended file is followed")
+    wait_until(lambda: running.get("/count")[1]["Signer"] != signer, "the mended file is followed")
 
 
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
@@ -291,7 +221,7 @@ def test_a_reload_serves_new_code_even_with_a_bad_key_file(
     for release in ("Second release", "Third release"):
         about.write_text(re.sub("NAME = .*", f'NAME = "{release}"', about.read_text()))
         running.reload()
-        running.wait(partial(running.shows, release))
+        wait_until(partial(running.shows, f">{release}<"), "the new release")
         running.keys.write_text(f"not a key in the {release.lower()}")
 
 
@@ -321,5 +251,5 @@ def test_an_upgrade_of_the_master_leaves_one_that_serves(site: Callable[..., Sit
         assert running.visit()[1] == signer
     else:
         refusal = f"{running.keys} line 1 is damaged: its checksum does not match; copy the whole key again"
-        running.wait(lambda: refusal in running.log.read_text().splitlines())
+        wait_until(lambda: refusal in running.log.read_text().splitlines(), "the new master's refusal")
         assert running.visit() == (worker, signer)

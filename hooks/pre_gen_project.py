@@ -26,7 +26,7 @@ DEPENDENCIES = {
     "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "python_dotenv",
     "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
     "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
-    "python_json_logger", "pythonjsonlogger",
+    "python_json_logger", "pythonjsonlogger", "pycparser",
 }  # fmt: skip
 
 
@@ -68,20 +68,19 @@ def slug_problem(slug: str) -> str | None:
 
 def package_problem(package: str) -> str | None:
     """What is wrong with the name of the Python package."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", package):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package):
         return (
-            f"package_name {package!r} cannot be imported: type a letter, then letters, digits"
-            " and underscores, for example my_flask_app"
+            f"package_name {package!r} is no good module name: type a small letter, then small letters,"
+            " digits and underscores, for example my_flask_app"
         )
-    name = package.lower()
     if keyword.iskeyword(package) or keyword.issoftkeyword(package) or keyword.iskeyword(package.title()):
-        return f"package_name {package!r} is a keyword of Python: type another, for example my_{name}"
-    if name in WINDOWS_RESERVED:
-        return f"package_name {package!r} is reserved on Windows: type another, for example my_{name}"
-    if name in sys.stdlib_module_names or name in DEPENDENCIES | PROJECT_FOLDERS or name == "test":
+        return f"package_name {package!r} is a keyword of Python: type another, for example my_{package}"
+    if package in WINDOWS_RESERVED:
+        return f"package_name {package!r} is reserved on Windows: type another, for example my_{package}"
+    if package in sys.stdlib_module_names or package in DEPENDENCIES | PROJECT_FOLDERS or package == "test":
         return (
             f"package_name {package!r} would hide another module or folder of that name:"
-            f" type another, for example my_{name}"
+            f" type another, for example my_{package}"
         )
     return None
 

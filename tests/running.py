@@ -63,12 +63,11 @@ class Server:
         self.master = self._process.pid
         wait_until(self._answers, "the first answer")
 
-    def get(self, path: str, cookies: Mapping[str, str] | None = None) -> tuple[str, http.client.HTTPMessage]:
+    def get(self, path: str, **headers: str) -> tuple[str, http.client.HTTPMessage]:
         """The body and the headers of an answer. Raises OSError where nobody answers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
-        cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
         try:
-            connection.request("GET", path, headers={"Cookie": cookie, "Connection": "close"})
+            connection.request("GET", path, headers={"Connection": "close", **headers})
             response = connection.getresponse()
             return response.read().decode(), response.headers
         finally:
@@ -130,7 +129,8 @@ class Site(Server):
 
     def visit(self) -> tuple[int, str]:
         """Who answered and which key signs; fails where the visitor was logged out."""
-        counts, headers = self.get("/count", self._cookies)
+        cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        counts, headers = self.get("/count", Cookie=cookies)
         self._count += 1
         assert counts == f"{self._count} {self._count}", "the visitor was logged out"
         self._cookies |= dict(line.split(";")[0].split("=", 1) for line in headers.get_all("Set-Cookie", []))

@@ -3,6 +3,7 @@
 `pytest -rP` shows how long each refusal takes, beside a bare import of the app.
 """
 
+import json
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from pathlib import Path
 import flask_unsign_wordlist
 import pytest
 from conftest import Bake, run
-from running import Site, wait_until
+from running import Server, Site, wait_until
 
 PUBLIC_KEY = re.compile(rb"^'([0-9a-f]{64})'$", re.MULTILINE)
 FLAGS = [
@@ -253,3 +254,53 @@ def test_an_upgrade_of_the_master_leaves_one_that_serves(site: Callable[..., Sit
         refusal = f"{running.keys} line 1 is damaged: its checksum does not match; copy the whole key again"
         wait_until(lambda: refusal in running.log.read_text().splitlines(), "the new master's refusal")
         assert running.visit() == (worker, signer)
+
+
+def test_in_production_every_line_is_json_and_one_has_the_request_with_its_id(
+    shared: Bake, tmp_path: Path
+) -> None:
+    server = Server(shared, tmp_path / "log", {"SECRET_KEY": secrets.token_hex(32)})
+    try:
+        given = server.get("/")[1]["X-Request-ID"]
+    finally:
+        server.stop()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert {line["logger"] for line in lines} >= {"gunicorn.error", f"{shared.package.name}.logs"}
+    (request,) = (line for line in lines if line.get("request_id") == given)
+    assert (request["method"], request["path"], request["status"]) == ("GET", "/", 200)
+
+
+def test_bind_workers_and_threads_come_from_the_environment(shared: Bake) -> None:
+    key = secrets.token_hex(32)
+    default = printed_config(shared, SECRET_KEY=key)
+    assert default["bind"] == "['127.0.0.1:8000']"
+    assert (default["workers"], default["threads"]) == ("2", "4")
+    assert default["control_socket_disable"] == "True"
+    told = printed_config(shared, SECRET_KEY=key, PORT="5001", WEB_CONCURRENCY="3", WEB_THREADS="1")
+    assert told["bind"] == "['0.0.0.0:5001']"
+    assert (told["workers"], told["threads"]) == ("3", "1")
+
+
+def printed_config(bake: Bake, **variables: str) -> dict[str, str]:
+    """What gunicorn takes its settings to be."""
+    printed = start(bake, variables, "--print-config").stdout
+    return {
+        name.strip(): value.strip() for name, _, value in (s.partition("=") for s in printed.splitlines())
+    }
+
+
+@pytest.mark.parametrize(
+    ("proxies", "seen"), [("0", "http 127.0.0.1 "), ("1", "https 203.0.113.9 ")], ids=["none", "one"]
+)
+def test_forwarded_headers_are_believed_only_as_told(
+    shared: Bake, tmp_path: Path, proxies: str, seen: str
+) -> None:
+    variables = {"SECRET_KEY": secrets.token_hex(32), "TRUSTED_PROXIES": proxies}
+    server = Server(shared, tmp_path / "log", {**variables, "FORWARDED_ALLOW_IPS": "*"}, app="visited:app()")
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-For": "203.0.113.9"}
+    try:
+        _, headers = server.get("/count", **forwarded, Script_Name="/elsewhere")
+    finally:
+        server.stop()
+    assert headers["Seen"] == seen.strip()

@@ -2,7 +2,7 @@
 
 Two counters, since two things sign: the session, and whatever reads the keys from `app.config` as stock
 Flask does. A refused cookie shows as a counter that starts again. The answer names the process that
-gave it, and the key that signs there.
+gave it, the key that signs there, and what it takes the client for.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ def app() -> Flask:
         response.set_cookie("token", str(signer.dumps(token + 1)))
         response.headers["Worker"] = str(os.getpid())
         response.headers["Signer"] = hashlib.sha256(made.config["SECRET_KEY"].encode()).hexdigest()[:8]
+        response.headers["Seen"] = f"{request.scheme} {request.remote_addr} {request.script_root}"
         return response
 
     return made

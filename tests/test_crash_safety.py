@@ -39,6 +39,12 @@ class Case:
         """What the environment says, so that the command finds the file."""
         return {"SECRET_KEY_FILE": RING} if self.file == RING else {}
 
+    @property
+    def shell(self) -> str:
+        """The command as a shell takes it."""
+        settings = [f"{name}={value}" for name, value in self.variables.items()]
+        return " ".join((*settings, ".venv/bin/flask", "secret-key", *self.arguments))
+
 
 ROTATE_DOTENV = Case("rotate, .env", ("rotate",), ".env", DOTENV)
 ROTATE_FILE = Case("rotate, key file", ("rotate",), RING, "{key}\n")
@@ -253,7 +259,6 @@ def in_own_mounts(lab: Lab, *script: str) -> Result:
 @pytest.mark.parametrize("case", [ROTATE_FILE, REVOKE_FILE], ids=lambda case: case.name)
 def test_a_full_disk_leaves_the_old_ring_until_there_is_room(lab: Lab, case: Case) -> None:
     path = lab.prepare(case)
-    command = f"SECRET_KEY_FILE={RING} .venv/bin/flask secret-key {' '.join(case.arguments)}"
     before = lab.bake.path.parent / "ring-before"
     done = in_own_mounts(
         lab,
@@ -261,11 +266,11 @@ def test_a_full_disk_leaves_the_old_ring_until_there_is_room(lab: Lab, case: Cas
         "mount -t tmpfs -o size=16k none keys",
         f"cp -p {before} {RING}",
         "cat /dev/zero > keys/filler || true",
-        f"{command} && exit 3",
+        f"{case.shell} && exit 3",
         f"cmp {RING} {before}",
         f"rm keys/filler {before}",
         "test $(ls -A keys) = ring",
-        command,
+        case.shell,
     )
     refusal = f"Error: {path} cannot be changed: no space left on device; it is as it was"
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, refusal)
@@ -275,10 +280,19 @@ def test_a_full_disk_leaves_the_old_ring_until_there_is_room(lab: Lab, case: Cas
 def test_a_read_only_file_system_leaves_the_old_ring(lab: Lab, case: Case) -> None:
     path = lab.prepare(case)
     old = state(path)
-    settings = " ".join(f"{name}={value}" for name, value in case.variables.items())
-    command = f"{settings} .venv/bin/flask secret-key {' '.join(case.arguments)}"
-    done = in_own_mounts(lab, *READ_ONLY, command)
+    done = in_own_mounts(lab, *READ_ONLY, case.shell)
     refusal = f"Error: {path} cannot be changed: read-only file system; it is as it was\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", refusal)
+    assert state(path) == old
+    assert lab.temporary_files(case) == []
+
+
+@each_change
+def test_a_file_that_is_mounted_by_itself_stays_as_it_was(lab: Lab, case: Case) -> None:
+    path = lab.prepare(case)
+    old = state(path)
+    done = in_own_mounts(lab, f"mount --bind {case.file} {case.file}", case.shell)
+    refusal = f"Error: {path} cannot be changed: device or resource busy; it is as it was\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", refusal)
     assert state(path) == old
     assert lab.temporary_files(case) == []

@@ -1,0 +1,214 @@
+"""What the project tells its users to type does what it says: the runbook, the git hook, the CI workflow."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Bake
+from programs import program
+
+PAGE = "docs/secret-key.md"
+LEAK = "notes.txt"
+WHERE_VARIABLES_ARE = "## A key in variables"
+
+MASKS = {
+    "KEY": r"fsk_\d{8}T\d{6}Z_(?:…|[0-9a-f]{64}_[0-9a-f]{8})",
+    "TIME": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|\b\d{10}\b",
+    "DAY": r"\d{4}-\d\d-\d\d",
+    " ": r" +",
+}
+FINGERPRINT = re.compile(r"\b[0-9a-f]{7,8}\b")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+    """A project under git with its environment; each test leaves the work tree clean."""
+    project = bake_into(tmp_path_factory.mktemp("runbook")).synced()
+    commit(project, "The project")
+    return project
+
+
+def commit(project: Bake, message: str) -> None:
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", message)
+
+
+def sessions(text: str) -> list[list[tuple[str, str]]]:
+    """The console blocks of a text, each as pairs of a command and what it prints."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE) for block in blocks]
+
+
+def rough(wait: re.Match[str]) -> str:
+    """A length of time without what the run itself took: in days, or in tens of minutes."""
+    units = {"d": 144, "h": 6, "min": 1 / 10, "s": 1 / 600}
+    tens = round(sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+) (\w+)", wait[0])))
+    return f"(in {tens // 144} d)" if tens > 144 else f"(in {tens}0 min)"
+
+
+def masked(text: str) -> str:
+    """The text without what is another one at every run."""
+    text = re.sub(r"\(in [^)]*\)", rough, text)
+    for mask, pattern in MASKS.items():
+        text = re.sub(pattern, mask, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def same(shown: str, printed: str, names: dict[str, str]) -> bool:
+    """Whether the two differ in no more than times and names; `names` keeps which name stands for which."""
+    shown, printed = masked(shown), masked(printed)
+    pairs = list(zip(FINGERPRINT.findall(shown), FINGERPRINT.findall(printed), strict=False))
+    consistent = all(names.setdefault(name, real) == real for name, real in pairs)
+    return consistent and FINGERPRINT.sub("NAME", shown) == FINGERPRINT.sub("NAME", printed)
+
+
+def test_every_command_of_the_runbook_prints_what_the_page_says(project: Bake, tmp_path: Path) -> None:
+    key = project.env_file()["SECRET_KEY"]
+    (project.path / LEAK).write_text(f"The server's key is {key}\n")
+    commit(project, "Notes on the deployment")
+    path = os.pathsep.join((str(project.path / ".venv" / "bin"), project.environment["PATH"]))
+    names: dict[str, str] = {}
+    page = (project.path / PAGE).read_text("utf-8")
+    blocks = sessions(page)
+    assert len(blocks) > 10
+    of_variables = sessions(page.partition(f"\n{WHERE_VARIABLES_ARE}\n")[2].partition("\n## ")[0])
+    for block in blocks:
+        script = "".join(f"{{ {command}\n}} 2>&1; printf '\\0%d\\0' $?\n" for command, _ in block)
+        if block in of_variables:
+            script = f"export SECRET_KEY=$(flask secret-key generate)\n{script}"
+        done = project.run("bash", "-c", script, HOME=str(tmp_path), PATH=path)
+        assert done.stderr == ""
+        said = done.stdout.replace(str(project.path), "/srv/app").replace(str(tmp_path), "/srv/home")
+        answers = said.split("\0")[:-1]
+        for (command, shown), printed, status in zip(block, answers[::2], answers[1::2], strict=True):
+            assert same(shown, printed, names), f"{command}\nthe page says:\n{shown}\nit printed:\n{printed}"
+            assert (status == "0") == ("Error: " not in shown), f"{command} ended with {status}"
+    assert len(set(names.values())) == len(names), "the page has two names for one thing"
+    assert not (project.path / LEAK).exists()
+
+
+SERVE = """
+from time import sleep
+from {package} import create_app
+client = create_app().test_client()
+for _ in range(600):
+    client.get("/healthz")
+    sleep(0.1)
+"""
+
+
+def test_a_running_app_logs_the_new_ring_as_the_page_says(project: Bake, tmp_path: Path) -> None:
+    page = (project.path / PAGE).read_text("utf-8")
+    shown = [re.escape(line) for line in re.findall(r"`((?:The ring has changed|Secret key): .*)`", page)]
+    changed, started = (re.compile(FINGERPRINT.sub("([0-9a-f]{8})", line)) for line in shown)
+    ring = tmp_path / "ring"
+    variables = {"SECRET_KEY_FILE": str(ring), "SECRET_KEY_INTERVAL": "1s"}
+    settings = ("env", *(f"{name}={value}" for name, value in variables.items()))
+    flask = (*settings, project.program("flask"), "secret-key")
+    project.run(*flask, "init")
+    with subprocess.Popen(
+        (*settings, project.program("python"), "-c", SERVE.format(package=project.package.name)),
+        cwd=project.path,
+        env=dict(project.environment),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as app:
+        assert app.stderr is not None
+        try:
+            old = next(filter(None, map(started.search, app.stderr)), ["", "not logged"])[1]
+            project.run(*flask, "revoke", "--yes")
+            new = next(filter(None, map(changed.search, app.stderr)), ["", "not logged"])[1]
+        finally:
+            app.kill()
+    assert old not in (status := project.run(*flask, "status").stdout)
+    assert new in status
+
+
+def test_the_runbook_names_every_command_and_setting(project: Bake) -> None:
+    page = (project.path / PAGE).read_text("utf-8")
+    listed = project.flask("secret-key", "--help").stdout.partition("Commands:\n")[2]
+    for name in re.findall(r"^  (\w+)", listed, re.MULTILINE):
+        assert f"`{name}" in page or f"secret-key {name}" in page
+    settings = set(re.findall(r"^#((?:SECRET_KEY|SESSION_READ)\w*)=", example(project), re.MULTILINE))
+    assert settings == set(re.findall(r"^\| `((?:SECRET_KEY|SESSION_READ)\w*)`", page, re.MULTILINE))
+    headings = {
+        re.sub(r"[^a-z-]", "", h.lower().replace(" ", "-"))
+        for h in re.findall(r"^#+ (.*)", page, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= headings
+
+
+def example(project: Bake) -> str:
+    return (project.path / ".env.example").read_text("utf-8")
+
+
+@pytest.fixture
+def clone(project: Bake, tmp_path: Path) -> Bake:
+    """What a team mate gets: a fresh clone, without `.env` and without an environment."""
+    folder = tmp_path / "clone"
+    project.run("git", "clone", "--quiet", str(project.path), str(folder))
+    return Bake(folder, project.result, project.environment)
+
+
+def test_the_workflow_passes_on_a_fresh_clone(clone: Bake) -> None:
+    workflow = (clone.path / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    steps = re.findall(r"^ +- run: (\w.*)$", workflow, re.MULTILINE)
+    assert len(steps) == workflow.count("run:") > 5
+    for step in steps:
+        clone.run("bash", "-e", "-c", step, CI="true")
+
+
+def test_the_workflow_trusts_nobody(clone: Bake) -> None:
+    workflow = clone.path / ".github" / "workflows" / "ci.yml"
+    clone.run(*program("zizmor", "--offline", "--quiet", str(workflow)))
+    assert "\npermissions: {}\n" in workflow.read_text("utf-8")
+
+
+@pytest.fixture
+def hooked(clone: Bake, tmp_path: Path) -> Bake:
+    """A clone whose owner has typed what `.pre-commit-config.yaml` says; from then on there is no network."""
+    config = (clone.path / ".pre-commit-config.yaml").read_text("utf-8")
+    typed = re.findall(r"^# Once a clone: (.+)$", config, re.MULTILINE)
+    bin_folder = tmp_path / "bin"
+    environment = {
+        **clone.environment,
+        "PATH": os.pathsep.join((str(bin_folder), clone.environment["PATH"])),
+        "UV_TOOL_DIR": str(tmp_path / "tools"),
+        "UV_TOOL_BIN_DIR": str(bin_folder),
+        "PRE_COMMIT_HOME": str(tmp_path / "pre-commit"),
+    }
+    hooked = Bake(clone.path, clone.result, environment).synced()
+    hooked.run("bash", "-e", "-c", *typed)
+    return Bake(clone.path, clone.result, {**environment, "UV_OFFLINE": "1"})
+
+
+def test_a_commit_with_a_key_is_refused(hooked: Bake) -> None:
+    hooked.flask("secret-key", "init")
+    key = hooked.env_file()["SECRET_KEY"]
+    head = hooked.run("git", "rev-parse", "HEAD").stdout
+    for name, text in ((".env", None), ("settings.py", f'"""Settings."""\n\nKEY = "{key}"\n'), (LEAK, key)):
+        if text:
+            (hooked.path / name).write_text(text)
+        hooked.run("git", "add", "--force", name)
+        done = hooked.run("git", "commit", "--message", "A leak", check=False)
+        assert done.returncode == 1
+        assert re.search(rf"^{re.escape(name)}:", done.stderr, re.MULTILINE)
+        assert key not in done.stdout + done.stderr
+        hooked.run("git", "rm", "--cached", "--force", "--quiet", name)
+    assert hooked.run("git", "rev-parse", "HEAD").stdout == head
+
+
+def test_a_clean_commit_passes_and_bad_code_does_not(hooked: Bake) -> None:
+    module = hooked.path / "settings.py"
+    module.write_text("import os\n")
+    hooked.run("git", "add", "settings.py")
+    done = hooked.run("git", "commit", "--message", "Bad code", check=False)
+    assert done.returncode == 1
+    assert "unused" in done.stderr
+    module.write_text('"""Settings."""\n')
+    hooked.run("git", "add", "settings.py")
+    hooked.run("git", "commit", "--message", "Good code")
+    assert hooked.run("git", "status", "--porcelain").stdout == ""

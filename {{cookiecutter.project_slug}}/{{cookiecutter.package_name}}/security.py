@@ -4,12 +4,18 @@ Header by header the rules are those of OWASP ASVS 5, chapter 3. They are writte
 from a library, since they never vary: one tuple, made once.
 """
 
-from flask import Flask, Response, abort, request
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, abort, request
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from .config import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PROBES = frozenset({"pages.healthz", "pages.readyz"})
 """Endpoints that answer under any host name: a probe asks by address."""
@@ -32,14 +38,8 @@ HSTS = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Protect `app` as its settings say."""
-    headers = (*HEADERS, HSTS) if settings.production else HEADERS
     hosts, proxies = settings.trusted_hosts, settings.trusted_proxies
-
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        for name, value in headers:
-            response.headers.setdefault(name, value)
-        return response
+    _add_headers(app, (*HEADERS, HSTS) if settings.production else HEADERS)
 
     if hosts:
 
@@ -55,3 +55,21 @@ def init_app(app: Flask, settings: Settings) -> None:
     if proxies:
         # Not x_host: a proxy that does not set that header lets a client set it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+
+
+def _add_headers(app: Flask, headers: Iterable[tuple[str, str]]) -> None:
+    """Add `headers` to every response that does not set them itself.
+
+    As a layer around the app: a function that fails after a request would take an `after_request` with it.
+    """
+    serve = app.wsgi_app
+
+    def with_headers(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def start(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            names = {name.lower() for name, _ in given}
+            added = [(name, value) for name, value in headers if name.lower() not in names]
+            return start_response(status, given + added, exc_info)
+
+        return serve(environ, start)
+
+    app.wsgi_app = with_headers  # type: ignore[method-assign]

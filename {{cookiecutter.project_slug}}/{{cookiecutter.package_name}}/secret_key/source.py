@@ -113,7 +113,7 @@ Source = Variables | Dotenv | KeyFile
 
 def locate(environment: Environment) -> Source:
     """Where the ring is, or where a first key would go. Raises RingRefused where two places are named."""
-    in_process = any(name in environment.process for name in NAMES)
+    in_process = any(name in environment.process for name in NAMES) and not _superseded(environment)
     values = environment.process if in_process else environment.file
     key_file = values.get(KEY_FILE, "").strip()
     if key_file:
@@ -124,6 +124,13 @@ def locate(environment: Environment) -> Source:
     if in_process or not environment.reads_dotenv:
         return Variables(values)
     return Dotenv(os.fspath(environment.dotenv_path))
+
+
+def _superseded(environment: Environment) -> bool:
+    """Whether the process has an older key of `.env`'s ring: what `flask` copied before a rotation."""
+    older = [text.strip() for text in environment.file.get(FALLBACKS, "").split(",")]
+    key = environment.process.get(KEY, "").strip()
+    return bool(key) and key in older and KEY_FILE not in environment.process
 
 
 def load_ring(environment: Environment) -> tuple[Source, Keyring]:

@@ -106,17 +106,18 @@ def rotate(lead: int | None, at_once: bool, to_print: bool) -> None:
     with _one_line_errors():
         environment = _environment()
         source = locate(environment)
+        signs_from = _now() + seconds
         if to_print or isinstance(source, Variables):
-            ring = _rotated(read_ring(source, retention(environment)), seconds)
+            ring = _rotated(read_ring(source, retention(environment)), signs_from)
             _print_variables(source, ring, to_print, "rotate")
         else:
             with _changing(source):
                 before = read_ring(source, retention(environment))
-                ring = _rotated(before, seconds)
+                ring = _rotated(before, signs_from)
                 _write(source, ring.keys)
             gone = ", ".join(key.fingerprint for key in before.keys if key not in ring.keys)
             click.echo(f"Added a key to {source.path}." + (f" Dropped, expired: {gone}." if gone else ""))
-        click.echo(_rotation_summary(ring), err=to_print)
+        click.echo(_rotation_summary(ring, signs_from), err=to_print)
 
 
 @secret_key.command()
@@ -125,7 +126,8 @@ def rotate(lead: int | None, at_once: bool, to_print: bool) -> None:
 def revoke(yes: bool, to_print: bool) -> None:
     """After a leak: one new key signs at once, all others are gone. Everybody is logged out."""
     with _one_line_errors():
-        source = locate(_environment())
+        environment = _environment()
+        source = locate(environment)
         keys = (mint(_now()),)
         if to_print or isinstance(source, Variables):
             _print_variables(source, Keyring(keys), to_print, "revoke")
@@ -137,6 +139,7 @@ def revoke(yes: bool, to_print: bool) -> None:
         with _changing(source):
             _write(source, keys)
         click.echo(f"{source.path} has one new key, {keys[0].fingerprint}, and no other.")
+        read_ring(source, retention(environment))  # apps that refuse the file would keep the old ring
         click.echo("Running apps that follow the file refuse all that was signed before, in seconds.")
 
 
@@ -179,10 +182,10 @@ def _has_key(source: Dotenv | KeyFile) -> bool:
     return bool(source.entries()[0][1].strip())
 
 
-def _rotated(ring: Keyring, lead: int) -> Keyring:
+def _rotated(ring: Keyring, signs_from: int) -> Keyring:
     now = _now()
     try:
-        return ring.rotated(mint(now + lead), now)
+        return ring.rotated(mint(signs_from), now)
     except RotationUnderWay as under_way:
         end = _time_and_wait(under_way.signs_from, now)
         raise click.ClickException(
@@ -224,13 +227,13 @@ def _one_line_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def _rotation_summary(ring: Keyring) -> str:
+def _rotation_summary(ring: Keyring, signs_from: int) -> str:
     now = _now()
     new, old = ring.keys[:2]
-    until = _time_and_wait(ring.verifies_until(old), now)
+    start, end = (_time_and_wait(at, now) for at in (signs_from, signs_from + ring.retention))
     return (
-        f"The new key {new.fingerprint} verifies now and signs from {_time_and_wait(new.signs_from, now)}.\n"
-        f"The old key {old.fingerprint} signs until then and verifies until {until}.\n"
+        f"The new key {new.fingerprint} verifies now and signs from {start}.\n"
+        f"The old key {old.fingerprint} signs until then and verifies until {end}.\n"
         "There is nothing more to do, once every instance has the new ring; a file is followed by itself."
     )
 
@@ -260,9 +263,7 @@ def _json_row(ring: Keyring, key: Key, source: Source, now: int) -> dict[str, st
     }
 
 
-def _time_and_wait(at: int | None, now: int) -> str:
-    if at is None:
-        return "it is taken out"
+def _time_and_wait(at: int, now: int) -> str:
     return f"{_time(at)} (in {format_duration(at - now)})" if at > now else f"{_time(at)} (now)"
 
 

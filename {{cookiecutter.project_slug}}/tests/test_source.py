@@ -110,6 +110,18 @@ def test_an_empty_variable_of_the_process_does_not_let_the_dotenv_file_in(load: 
     assert len(problems(load, f"SECRET_KEY={NEW}", SECRET_KEY="")) == 1
 
 
+def test_the_key_that_flask_copied_from_a_dotenv_before_a_rotation_does_not_hide_the_new_ring(
+    load: Load, tmp_path: Path
+) -> None:
+    rotated = f"SECRET_KEY={NEW}\nSECRET_KEY_FALLBACKS={OLD},{OLDEST}\n"
+
+    for copied in ({"SECRET_KEY": OLD}, {"SECRET_KEY": OLD, "SECRET_KEY_FALLBACKS": OLDEST}):
+        source, ring = load(rotated, **copied)
+        assert (source, texts(ring)) == (".env", [NEW, OLD, OLDEST])
+    assert texts(load(rotated, SECRET_KEY=OLD, APP_ENV="production")[1]) == [OLD]
+    assert len(problems(load, rotated, SECRET_KEY=OLD, SECRET_KEY_FILE=key_file(tmp_path / "ring", NEW))) == 1
+
+
 @pytest.mark.parametrize("other", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
 @pytest.mark.parametrize("value", [NEW, ""], ids=["set", "empty"])
 def test_a_variable_and_its_file_together_are_an_error(

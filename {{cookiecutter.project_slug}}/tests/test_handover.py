@@ -94,6 +94,29 @@ def test_a_record_that_was_half_written_is_passed_over_for_the_one_before() -> N
     assert [ring for ring, _ in groupby(handed_over)] == [RINGS[1], RINGS[2]]
 
 
+class Contended(bytearray):
+    """Memory in which another process writes into the first record that is written."""
+
+    disturbed = False
+
+    def __setitem__(self, place: slice, record: bytes) -> None:  # type: ignore[override]
+        super().__setitem__(place, record)
+        if not self.disturbed:
+            self.disturbed = True
+            super().__setitem__(place.stop - 1, 0)
+
+
+def test_a_record_torn_by_another_writer_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    handover.share(RINGS[0])
+    shared = sys.modules["last good ring"]
+    memory = Contended(shared.memory[:])
+    monkeypatch.setattr(shared, "memory", memory)
+    handover.keep(RINGS[1])
+
+    assert memory.disturbed
+    assert handover.last_good(RETENTION) == RINGS[1]
+
+
 def test_a_ring_that_is_refused_gives_way_to_the_last_good_one(tmp_path: Path) -> None:
     path = tmp_path / "ring"
     path.write_text("damaged\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from pprint import pformat
 
 import pytest
 from flask import Config, Flask, current_app
@@ -315,6 +316,7 @@ def test_a_change_is_logged_with_fingerprints_alone(
 def test_a_live_ring_shows_no_key(path: Path, clock: Clock) -> None:
     live = live_from(KeyFile(str(path)), clock)
 
+    assert live.now == NOW
     assert repr(live) == f"<LiveRing from {path}>"
     assert OLD.text not in f"{live.current()} {live.described()}"
 
@@ -369,6 +371,12 @@ def test_the_settings_follow_file_and_clock(app: Flask, path: Path, clock: Clock
 def test_the_settings_are_right_before_the_first_request(app: Flask) -> None:
     assert app.config["SECRET_KEY"] == OLD.text
     assert live_ring(app).current().signing == OLD
+
+
+@pytest.mark.parametrize("dump", [repr, str, pformat, "{0}".format], ids=["repr", "str", "pprint", "format"])
+def test_a_dump_of_the_settings_shows_no_key(app: Flask, dump: Callable[[object], str]) -> None:
+    assert OLD.text not in dump(app.config)
+    assert OLD.fingerprint in dump(app.config)
 
 
 def test_stock_sessions_and_serializers_follow(app: Flask, path: Path, clock: Clock) -> None:

@@ -372,6 +372,16 @@ def test_what_is_no_text_file_is_refused_in_one_line(
         assert caught.value.__suppress_context__
 
 
+def test_a_name_is_absent_only_where_it_can_be_seen_to_be(tmp_path: Path) -> None:
+    make_file(tmp_path / "file")
+    make_dangling_link(tmp_path / "link")
+
+    assert store.is_absent(str(tmp_path / "nothing"))
+    assert not store.is_absent(str(tmp_path / "file"))
+    assert not store.is_absent(str(tmp_path / "link"))
+    assert not store.is_absent(str(tmp_path / "file" / "below"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the open descriptors are not to be seen")
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, make_large, make_utf16])
 def test_a_file_that_is_refused_again_and_again_costs_no_descriptor(

@@ -125,7 +125,7 @@ def _new_file(path: str, text: str, like: os.stat_result | None = None) -> Itera
         raise OSError(None, "not a regular file")
     try:
         with os.fdopen(os.open(path, _NEW, _PRIVATE), "w", encoding="utf-8", newline="\n") as file:
-            if sys.platform != "win32":
+            if sys.platform != "win32":  # pragma: no branch: the tests' platform is POSIX
                 _set_owner_and_mode(file.fileno(), like)
             file.write(text)
             file.flush()
@@ -167,7 +167,7 @@ if sys.platform != "win32":
             reason = _reason(error)
             raise StoreError(f"{path} is changed, but its folder cannot be flushed: {reason}") from None
 
-else:  # Windows has no flock, and no way to flush a folder
+else:  # pragma: no cover: Windows has no flock, and no way to flush a folder
 
     @contextmanager
     def _folder_lock(folder: str) -> Iterator[None]:

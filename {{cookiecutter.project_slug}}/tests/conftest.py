@@ -1,10 +1,12 @@
 """Every test runs in a folder of its own, away from this machine's environment, home and `.env`."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sites import PROGRAM, RedisServer
 
 settings.register_profile("policy", deadline=None, print_blob=True)
 settings.load_profile("policy")
@@ -23,3 +25,30 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for the tests that leave it running."""
+    if PROGRAM is None:
+        pytest.skip("no redis-server or valkey-server on PATH")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """An empty server."""
+    shared_redis.client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def fragile_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server for one test, to be stopped and paused."""
+    if PROGRAM is None:
+        pytest.skip("no redis-server or valkey-server on PATH")
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()

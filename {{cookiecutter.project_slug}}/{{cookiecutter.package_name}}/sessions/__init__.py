@@ -14,16 +14,16 @@ with the user: give `version_of` to `init_app`, and add one to the number. See d
 
 from typing import cast
 
-from flask import Flask, Response, current_app, g, session
+from flask import Flask, Response, current_app, g, request, session
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import session_store
 from ..secret_key.live import LiveRing
-from .interface import Box, CannotEnd, CookieTooLarge, InCookie, Sessions, Store, VersionOf
+from .interface import OPENED, Box, CannotEnd, CookieTooLarge, InCookie, Sessions, Store, VersionOf
 from .lazy import USER, VERSION, Session, User
 from .signed import SignedBox
 
-__all__ = ["CannotEnd", "CookieTooLarge", "end_all", "init_app", "ready", "renew", "sign_in", "user"]
+__all__ = ["CannotEnd", "CookieTooLarge", "User", "end_all", "init_app", "ready", "renew", "sign_in", "user"]
 
 
 def init_app(
@@ -54,9 +54,11 @@ def init_app(
 
     @app.after_request
     def save(response: Response) -> Response:
-        # Before Flask does it: an error is a page and a line in the log, not the end of the request.
+        # Flask would do it last of all: an error is to have its page, its headers and its line in the log.
+        opened = request.environ.get(OPENED)
         try:
-            interface.save_session(app, _session(), response)
+            if opened is not None:
+                interface.save_session(app, opened, response)
         except ServiceUnavailable as error:
             return app.make_response(app.handle_user_exception(error))
         return response

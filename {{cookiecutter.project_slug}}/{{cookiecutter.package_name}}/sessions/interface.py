@@ -21,6 +21,8 @@ from .lazy import USER, VERSION, Held, Session, User
 VersionOf = Callable[[Any], str | int | None]
 """Tells a user's session version; None where there is no such user."""
 
+OPENED = "session.opened"
+"""Where a request's environment has its session, once it is open."""
 _REFRESH_PART = 20
 """A session that is used gets a new cookie after this part of its lifetime, so that use keeps it alive."""
 
@@ -98,7 +100,9 @@ class Sessions(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Session:
         """The session of the request's cookie; it is read when it is used."""
-        return Session(lambda: self._load(app, request))
+        session = Session(lambda: self._load(app, request))
+        request.environ[OPENED] = session
+        return session
 
     def _load(self, app: Flask, request: Request) -> Held:
         cookie = request.cookies.get(self.get_cookie_name(app))

@@ -55,7 +55,12 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     Raises StoreError where a `.env` that counts cannot be read.
     """
     own = root / ".env"
-    file = read_dotenv(str(own)) if os.path.lexists(own) else {}
+    try:
+        file = read_dotenv(str(own)) if os.path.lexists(own) else {}
+    except StoreError:
+        if environ.get("APP_ENV", "").strip() != PRODUCTION:
+            raise
+        file = {}
     copied = {**_copied_by_flask(own), **file}
     process = {name: value for name, value in environ.items() if copied.get(name) != value}
     environment = Environment(process, file, root)

@@ -138,6 +138,12 @@ def test_a_dotenv_of_our_own_that_cannot_be_read_is_an_error(tmp_path: Path) -> 
         read_environment({}, tmp_path)
 
 
+def test_production_does_not_mind_a_stray_dotenv_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+
+    assert read_environment({"APP_ENV": "production"}, tmp_path).process == {"APP_ENV": "production"}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the working directory cannot be removed")
 def test_a_working_directory_that_is_gone_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

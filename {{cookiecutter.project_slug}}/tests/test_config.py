@@ -1,0 +1,136 @@
+"""The environment becomes settings; whatever is wrong with it is told at once, and the start stops."""
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.package_name }}.config import (
+    ConfigError,
+    Settings,
+    load,
+)
+from {{ cookiecutter.package_name }}.secret_key.key import mint
+
+KEY, OLDER = mint(1_700_000_000).text, mint(1_600_000_000).text
+
+
+def loaded(**environ: str) -> Settings:
+    return load({"SECRET_KEY": KEY, **environ}, Path.cwd())
+
+
+def problems(**environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(**environ)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("process", "dotenv", "expected"),
+    [
+        (None, None, "production"),
+        ("", None, "production"),
+        ("production", None, "production"),
+        ("development", None, "development"),
+        ("testing", None, "testing"),
+        (" development ", None, "development"),
+        (None, "development", "development"),
+        (None, "testing", "testing"),
+        (None, "", "production"),
+        ("testing", "development", "testing"),
+        ("production", "development", "production"),
+        ("", "development", "production"),
+        ("development", "production", "development"),
+        (None, "production", "production"),
+    ],
+)
+def test_the_environment_is_production_unless_told_otherwise(
+    tmp_path: Path, process: str | None, dotenv: str | None, expected: str
+) -> None:
+    if dotenv is not None:
+        (tmp_path / ".env").write_text(f"APP_ENV={dotenv}\n")
+    settings = loaded() if process is None else loaded(APP_ENV=process)
+
+    assert settings.environment == expected
+    assert settings.production == (expected == "production")
+
+
+@pytest.mark.parametrize("word", ["prod", "Production", "dev", "DEVELOPMENT", "test", "staging", "1", "on"])
+def test_any_other_word_is_refused(tmp_path: Path, word: str) -> None:
+    expected = ["APP_ENV must be one of production, development, testing"]
+
+    assert problems(APP_ENV=word) == expected
+    (tmp_path / ".env").write_text(f"APP_ENV={word}\n")
+    assert problems() == expected
+
+
+WRONG = {
+    "APP_ENV": "prod",
+    "SECRET_KEY": f"{OLDER[:-1]}x",
+    "SECRET_KEY_FALLBACKS": f"hunter2-hunter2,,{KEY}",
+    "SECRET_KEY_INTERVAL": "hunter2",
+    "SESSION_LIFETIME": "0d",
+    "SESSION_ABSOLUTE_LIFETIME": "a hunter2",
+    "SESSION_READ_SHA1": "hunter2",
+    "MAX_CONTENT_LENGTH": "hunter2",
+    "TRUSTED_HOSTS": "https://hunter2",
+    "TRUSTED_PROXIES": "hunter2",
+}
+"""Every one of them is wrong."""
+
+
+def test_every_problem_is_told_at_once() -> None:
+    told = problems(**WRONG)
+
+    assert {problem.split()[0] for problem in told} == set(WRONG)
+    assert len(told) == len(WRONG) + 1
+    assert "SECRET_KEY is damaged: its checksum does not match; copy the whole key again" in told
+    assert "SECRET_KEY_FALLBACKS entry 2 is missing or empty; take it out of the ring" in told
+
+
+def test_a_problem_comes_with_its_remedy_or_with_what_would_be_right() -> None:
+    right = ("; ", " for example ", " such as ", " must be one of ")
+
+    assert [problem for problem in problems(**WRONG) if not any(words in problem for words in right)] == []
+
+
+def test_no_value_is_shown_not_even_in_a_traceback() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(**WRONG)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+
+    assert "hunter2" not in shown
+    assert KEY not in shown
+    assert OLDER[:-1] not in shown
+
+
+def test_settings_show_no_key() -> None:
+    settings = loaded(SECRET_KEY_FALLBACKS=OLDER)
+
+    assert KEY not in repr(settings)
+    assert OLDER not in repr(settings)
+    assert KEY not in repr(settings.flask_config())
+
+
+def test_a_dotenv_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+
+    assert problems() == [f"{tmp_path / '.env'} is not UTF-8 text: save it as UTF-8"]
+    assert loaded(APP_ENV="production").production
+
+
+def test_a_retired_key_verifies_as_long_as_a_session_lives() -> None:
+    assert loaded(SESSION_LIFETIME="7d").ring.retention == 7 * 86400
+    assert loaded(SESSION_LIFETIME="30d", SECRET_KEY_RETENTION="30d").session_lifetime == 30 * 86400
+    assert problems(SESSION_LIFETIME="8d") == [
+        "SECRET_KEY_RETENTION is shorter than SESSION_LIFETIME; raise it to that"
+    ]
+
+
+def test_reading_the_settings_leaves_the_process_environment_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("APP_ENV=development\nOTHER=1\n")
+    before = dict(os.environ)
+    loaded()
+
+    assert dict(os.environ) == before

@@ -13,7 +13,11 @@ CALLED = {"wapiti3": "wapiti"}
 
 
 def program(distribution: str, *arguments: str) -> tuple[str, ...]:
-    """The command that runs the program of `distribution` with `arguments`."""
-    name = CALLED.get(distribution, distribution)
+    """The command that runs the program of `distribution` with `arguments`.
+
+    `flask-unsign:python` is the Python that has the distribution.
+    """
+    distribution, _, called = distribution.partition(":")
+    name = called or CALLED.get(distribution, distribution)
     pinned = f"{distribution}=={PINS[distribution]}"
     return (UV, "tool", "run", "--quiet", "--from", pinned, name, *arguments)

@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,15 +30,23 @@ class Server(NamedTuple):
 
     port: int
     log: Path
+    certificate: Path | None
+    """What a TLS server is known by."""
 
     @property
     def url(self) -> str:
         """The address of its start page."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}/"
 
     def get(self, path: str = "/", **cookies: str) -> Answer:
         """One request, on its own connection. Raises OSError where nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        address = ("127.0.0.1", self.port)
+        if self.certificate:
+            trust = ssl.create_default_context(cafile=self.certificate)
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(*address, context=trust)
+        else:
+            connection = http.client.HTTPConnection(*address)
+        connection.timeout = LIMIT
         cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
         try:
             connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
@@ -50,11 +59,17 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(*command: str, folder: Path, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+def serving(
+    *command: str,
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
+    certificate: Path | None = None,
+) -> Iterator[Server]:
     """Run `command`, in which PORT stands for a free port, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        server = Server(probe.getsockname()[1], log)
+        server = Server(probe.getsockname()[1], log, certificate)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [part.replace("PORT", str(server.port)) for part in command],

@@ -1,0 +1,231 @@
+"""Attackers' programs, against a live bake and its code, find nothing; each finds something in a weak app."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flask_unsign_wordlist
+import pytest
+from conftest import UV, Bake, Result, run
+from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
+from programs import program
+from serving import Server, serving
+
+ADVERSARIES = Path(__file__).parent / "adversaries"
+WEAK_KEY = "changeme"
+WORDS = 55_982
+"""The keys of the whole Flask-Unsign word list."""
+SHA256 = """\
+import hashlib, sys
+hashlib.sha1 = hashlib.sha256
+from flask_unsign.__main__ import main
+sys.exit(main())
+"""
+"""Flask-Unsign with the digest that the project signs with; it has no setting for it."""
+
+ACCEPTED = {
+    ("B404", "scan.py"): "scan asks git",
+    ("B603", "scan.py"): "with a list of arguments, through no shell",
+    ("B108", "gunicorn.conf.py"): "in shared memory gunicorn puts its signs of life, no more",
+}
+"""What Bandit finds in the project, and why it stays."""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def attack(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A function that runs a program of `programs.txt` in an empty folder: `attack("bandit", "-r", path)`."""
+    folder = tmp_path_factory.mktemp("adversary")
+
+    def attack(*command: str, check: bool = False) -> Result:
+        return run(*program(*command), cwd=folder, environment=environment, check=check)
+
+    return attack
+
+
+@pytest.fixture(scope="module")
+def key(shared: Bake) -> str:
+    """A key as `generate` makes one for a server."""
+    return shared.flask("secret-key", "generate").stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def live(shared: Bake, key: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The project as it is in production, behind TLS."""
+    folder = tmp_path_factory.mktemp("live")
+    certificate = folder / "certificate.pem"
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost")
+    files = ("-keyout", str(folder / "key.pem"), "-out", str(certificate))
+    run(*new, *files, "-addext", "subjectAltName=IP:127.0.0.1", cwd=folder, environment=shared.environment)
+    with serving(
+        *(shared.program("gunicorn"), "--bind", "127.0.0.1:PORT"),
+        *("--certfile", str(certificate), "--keyfile", str(folder / "key.pem")),
+        folder=shared.path,
+        log=folder / "log",
+        environment={
+            **shared.environment,
+            "APP_ENV": "production",
+            "SECRET_KEY": key,
+            "TRUSTED_HOSTS": "127.0.0.1",
+        },
+        certificate=certificate,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def weak(shared: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The weak app."""
+    folder = tmp_path_factory.mktemp("weak")
+    command = (shared.program("flask"), "--app", str(ADVERSARIES / "weak_app.py"), "run", "--port", "PORT")
+    with serving(*command, folder=folder, log=folder / "log", environment=shared.environment) as server:
+        yield server
+
+
+def session_cookie(server: Server) -> str:
+    """The session that a server gives a new visitor."""
+    [cookie] = [value for name, value in server.get().cookies.items() if name.endswith("session")]
+    return cookie
+
+
+def stock_cookie(key: str) -> str:
+    """A session as stock Flask signs it."""
+    app = Flask("stock")
+    app.secret_key = key
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    return str(serializer.dumps({"count": 1}))
+
+
+def test_flask_unsign_with_its_whole_list(attack: Run, live: Server, weak: Server, key: str) -> None:
+    def crack(cookie: str) -> Result:
+        return attack("flask-unsign", *unsign(cookie, flask_unsign_wordlist.get("all")))
+
+    assert repr(WEAK_KEY) in crack(session_cookie(weak)).stdout, "it finds the weak key"
+    for cookie in (session_cookie(live), stock_cookie(key)):
+        print("flask-unsign:", failure(crack(cookie)))
+
+
+def test_flask_unsign_with_the_digest_of_the_project(
+    attack: Run, live: Server, key: str, tmp_path: Path
+) -> None:
+    def crack(words: str) -> Result:
+        cookie = session_cookie(live)
+        return attack("flask-unsign:python", "-c", SHA256, *unsign(cookie, words), "--salt", "session")
+
+    (tmp_path / "words").write_text(repr(key), "utf-8")
+    assert repr(key) in crack(str(tmp_path / "words")).stdout, "it finds the key where a list has it"
+    print("flask-unsign, SHA-256:", failure(crack(flask_unsign_wordlist.get("all"))))
+
+
+def unsign(cookie: str, words: str) -> tuple[str, ...]:
+    """The arguments with which Flask-Unsign looks for the key of a cookie in a list."""
+    return ("--unsign", "--threads", "2", "--cookie", cookie, "--wordlist", words)
+
+
+def failure(result: Result) -> str:
+    """The closing line of Flask-Unsign, which has tried all words in vain."""
+    ending = result.stderr.rpartition("[!] ")[2].strip()
+    assert ending == f"Failed to find secret key after {WORDS} attempts."
+    return ending
+
+
+def test_badsecrets(attack: Run, live: Server, weak: Server, key: str) -> None:
+    def secrets(*arguments: str) -> list[str]:
+        said = attack("badsecrets", "--json", "--no-hashcat", *arguments, check=True).stdout
+        reports = [report for line in said.splitlines() for report in json.loads(line)]
+        return [report["secret"] for report in reports if report["type"] == "SecretFound"]
+
+    assert secrets("--url", weak.url) == [WEAK_KEY], "it finds the weak key"
+    assert secrets("--url", live.url) == []
+    assert secrets(stock_cookie(key)) == [], "nor in a cookie of the kind that it knows"
+    print("badsecrets: no secret found")
+
+
+def test_wapiti(attack: Run, live: Server, weak: Server, tmp_path: Path) -> None:
+    def scan(server: Server) -> dict[str, Any]:
+        report = tmp_path / f"{server.port}.json"
+        modules = (
+            "cookieflags,crlf,csp,csrf,exec,file,http_headers,methods,permanentxss,redirect,sql,upload,xss"
+        )
+        bounds = ("--depth", "5", "--max-scan-time", "120", "--max-attack-time", "30")
+        quiet = ("--no-bugreport", "--verbose", "0", "--flush-session")
+        output = ("--format", "json", "--output", str(report))
+        attack(
+            *("wapiti3", "--url", server.url, "--module", modules),
+            *(*bounds, *quiet, *output),
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(report.read_text("utf-8"))
+        return found
+
+    def findings(report: dict[str, Any]) -> set[str]:
+        kinds = ("vulnerabilities", "anomalies")
+        return {name for kind in kinds for name, found in report[kind].items() if found}
+
+    weak_report, report = scan(weak), scan(live)
+    assert {"Reflected Cross Site Scripting", "Cross Site Request Forgery"} <= findings(weak_report)
+    assert report["infos"]["crawled_pages_nbr"] >= 3
+    assert findings(report) == set()
+    print(f"wapiti: {report['infos']['crawled_pages_nbr']} pages crawled, no finding")
+
+
+def test_bandit(attack: Run, shared: Bake) -> None:
+    def findings(*paths: Path) -> set[tuple[str, str]]:
+        said = attack("bandit", "--quiet", "--recursive", "--format", "json", *map(str, paths)).stdout
+        report = json.loads(said)
+        assert report["errors"] == []
+        print(f"bandit: {report['metrics']['_totals']['loc']} lines, {len(report['results'])} findings")
+        return {(found["test_id"], Path(found["filename"]).name) for found in report["results"]}
+
+    assert ("B602", "weak_app.py") in findings(ADVERSARIES), "it finds the shell"
+    assert findings(shared.package, shared.path / "gunicorn.conf.py") == set(ACCEPTED)
+
+
+def test_semgrep_finds_no_other_way_to_the_key(attack: Run, shared: Bake) -> None:
+    rules = ADVERSARIES / "semgrep.yml"
+
+    def scan(*paths: Path) -> dict[str, Any]:
+        offline = ("--metrics", "off", "--disable-version-check", "--no-git-ignore", "--jobs", "2")
+        command = ("semgrep", "scan", "--config", str(rules), *offline, "--json")
+        said: dict[str, Any] = json.loads(attack(*command, *map(str, paths), check=True).stdout)
+        assert said["errors"] == []
+        return said
+
+    def findings(report: dict[str, Any]) -> list[str]:
+        return [found["check_id"].rpartition(".")[2] for found in report["results"]]
+
+    every_rule = {
+        line.split()[-1] for line in rules.read_text("utf-8").splitlines() if line.startswith("  - id:")
+    }
+    assert set(findings(scan(ADVERSARIES / "weak_app.py"))) == every_rule
+    report = scan(shared.package, shared.path / "gunicorn.conf.py")
+    scanned = {Path(path).name for path in report["paths"]["scanned"]}
+    assert {path.name for path in shared.package.rglob("*.py")} <= scanned
+    assert findings(report) == []
+    print(f"semgrep: {len(every_rule)} rules on {len(report['paths']['scanned'])} files, no finding")
+
+
+def test_pip_audit(attack: Run, shared: Bake, tmp_path: Path) -> None:
+    def audit(requirements: str) -> list[dict[str, Any]]:
+        file = tmp_path / "requirements.txt"
+        file.write_text(requirements, "utf-8")
+        said = attack(
+            "pip-audit", "--disable-pip", "--no-deps", "--format", "json", "--requirement", str(file)
+        )
+        audited: list[dict[str, Any]] = json.loads(said.stdout)["dependencies"]
+        return audited
+
+    [old] = audit("flask==0.12\n")
+    if "skip_reason" in old:
+        pytest.skip("the package index here knows no advisories: nothing was audited")
+    assert old["vulns"], "it finds an old Flask"
+    exported = shared.run(UV, "export", "--quiet", "--all-extras", "--no-emit-project", "--no-hashes")
+    audited = audit(exported.stdout)
+    assert [(found["name"], found.get("skip_reason"), found.get("vulns")) for found in audited] == [
+        (found["name"], None, []) for found in audited
+    ]
+    print(f"pip-audit: {len(audited)} dependencies, no known vulnerability, none skipped")

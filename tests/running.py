@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,10 +34,19 @@ def free_port() -> int:
 
 
 class Server:
-    """A gunicorn in a process group of its own; `app` is what it serves, the project's own by default."""
+    """A gunicorn in a process group of its own.
+
+    `app` is what it serves, the project's own by default; `under` is a command that starts it.
+    """
 
     def __init__(
-        self, bake: Bake, log: Path, variables: Mapping[str, str], *flags: str, app: str = ""
+        self,
+        bake: Bake,
+        log: Path,
+        variables: Mapping[str, str],
+        *flags: str,
+        app: str = "",
+        under: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self.log = log
@@ -49,7 +58,7 @@ class Server:
             "PYTHONPATH": str(APPS),
             **variables,
         }
-        command = [bake.program("gunicorn"), "--bind", f"127.0.0.1:{self.port}", *flags]
+        command = [*under, bake.program("gunicorn"), "--bind", f"127.0.0.1:{self.port}", *flags]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*command, app] if app else command,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Bake
+from readme import OF_PROJECT, blocks
 
 OLDEST = (3, 11)
 NEEDED = ["3.11", "3.12", "3.13"]
@@ -56,7 +57,7 @@ def green(
     return project
 
 
-@pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy", "pytest --quiet"])
+@pytest.mark.parametrize("command", next(block for block in blocks(OF_PROJECT) if "pytest" in block))
 def test_a_bake_is_green(command: str, green: Bake) -> None:
     program, *arguments = command.split()
     green.run(green.program(program), *arguments)

@@ -218,7 +218,7 @@ OLD_VALUES = st.sampled_from(
         "=a'b\"c",
     ]
 )
-COMMENTS = st.sampled_from(["", " ", " # comment", '\t# it\'s a "comment" = x'])
+COMMENTS = st.sampled_from(["", " # comment", '\t# it\'s a "comment" = x'])
 NEW_VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs"])).map(str.strip)
 
 

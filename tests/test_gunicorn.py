@@ -304,3 +304,21 @@ def test_forwarded_headers_are_believed_only_as_told(
     finally:
         server.stop()
     assert headers["Seen"] == seen.strip()
+
+
+def test_help_and_every_key_command_work_without_a_key(shared: Bake, tmp_path: Path) -> None:
+    def flask(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**shared.environment, "APP_ENV": "production"}
+        command = (shared.program("flask"), *arguments)
+        return run(*command, cwd=tmp_path, environment=environment, check=False)
+
+    assert "secret-key" in flask("--app", shared.package.name, "--help").stdout
+    listed = flask("secret-key", "--help").stdout.partition("Commands:\n")[2]
+    commands = re.findall(r"^  (\w+)", listed, re.MULTILINE)
+    assert {"init", "generate", "status", "rotate", "revoke", "scan"} <= set(commands)
+    for command in commands:
+        assert flask("secret-key", command, "--help").returncode == 0
+        done = flask("secret-key", command)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0 or done.stderr.startswith("Error: "), done.stderr
+    assert flask("secret-key", "generate").returncode == 0

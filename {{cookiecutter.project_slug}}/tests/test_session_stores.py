@@ -27,6 +27,9 @@ from {{ cookiecutter.package_name }}.secret_key.keyring import (
     LEAD,
     RETENTION,
 )
+from {{ cookiecutter.package_name }}.secret_key.live import (
+    live_ring,
+)
 
 STORES = ["signed", "encrypted", "redis"]
 COOKIES = ["signed", "encrypted"]
@@ -236,6 +239,19 @@ def test_a_revoked_key_takes_every_session_along(browser: Browser) -> None:
     browser.put(a=1)
     browser.site.has(SECOND)
 
+    assert browser.held() == {}
+
+
+def test_a_request_under_way_carries_no_session_over_a_revocation(browser: Browser) -> None:
+    def revoke() -> None:
+        browser.site.has(SECOND)
+        with browser.app.app_context():
+            assert live_ring(browser.app).ring.keys == (SECOND,)
+
+    browser.put(a=1)
+    response = browser.ask(lambda: session["a"], revoke, lambda: session.update(a=2))
+
+    assert "Set-Cookie" in response.headers
     assert browser.held() == {}
 
 

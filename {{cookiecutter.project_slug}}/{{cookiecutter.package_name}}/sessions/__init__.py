@@ -12,15 +12,17 @@ A cookie cannot be called back. What ends a user's sessions in every store is a 
 with the user: give `version_of` to `init_app`, and add one to the number. See docs/sessions.md.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from flask import Flask, Response, current_app, g, request, session
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import session_store
-from ..secret_key.live import LiveRing
-from .interface import OPENED, Box, CannotEnd, CookieTooLarge, InCookie, Sessions, Store, VersionOf
-from .lazy import USER, VERSION, Session, User
+from ..secret_key.live import LiveRing, Snapshot
+from .interface import OPENED, CannotEnd, CookieTooLarge, InCookie, Sessions, Store, VersionOf
+from .lazy import USER, VERSION, Box, Session, User
 from .signed import SignedBox
 
 __all__ = ["CannotEnd", "CookieTooLarge", "User", "end_all", "init_app", "ready", "renew", "sign_in", "user"]
@@ -38,19 +40,19 @@ def init_app(
     A session that began with another one counts as empty.
     """
     place: Store = InCookie()
-    box: Box
+    box_with: Callable[[Snapshot], Box]
     if store == session_store.SIGNED:
-        box = SignedBox(live, "session")
+        box_with = partial(SignedBox, live, purpose="session")
     elif store == session_store.ENCRYPTED:
         from .encrypted import EncryptedBox  # noqa: PLC0415
 
-        box = EncryptedBox(live, "encrypted session")
+        box_with = partial(EncryptedBox, live, purpose="encrypted session")
     else:
         from .redis_store import RedisStore  # noqa: PLC0415
 
-        box = SignedBox(live, "session id")
+        box_with = partial(SignedBox, live, purpose="session id")
         place = RedisStore(store, app.name, live, app.config["SESSION_ABSOLUTE_LIFETIME"])
-    interface = app.session_interface = Sessions(live, box, place, version_of)
+    interface = app.session_interface = Sessions(live, box_with, place, version_of)
 
     @app.after_request
     def save(response: Response) -> Response:

@@ -23,21 +23,13 @@ _NONCE = 12
 
 
 class EncryptedBox:
-    """Seals a value into a cookie for one purpose, and opens it again."""
+    """Seals a value into a cookie for one purpose with the keys of a moment, and opens it again."""
 
-    def __init__(self, live: LiveRing, purpose: str) -> None:
+    def __init__(self, live: LiveRing, keys: Snapshot, purpose: str) -> None:
         self._live = live
-        self._purpose = purpose.encode()
         self._format = TaggedJSONSerializer()
-        live.on_change(self._follow)
-
-    def _follow(self, snapshot: Snapshot) -> None:
-        others = [key for key in snapshot.verifying if key != snapshot.signing]
-        self._ciphers = [self._cipher(key) for key in (snapshot.signing, *others)]
-
-    def _cipher(self, key: Key) -> AESGCM:
-        derivation = HKDF(SHA256(), length=32, salt=None, info=self._purpose)
-        return AESGCM(derivation.derive(key.text.encode()))
+        others = [key for key in keys.verifying if key != keys.signing]
+        self._ciphers = [_cipher(key, purpose) for key in (keys.signing, *others)]
 
     def seal(self, value: Any) -> str:
         """The cookie that holds `value` and this moment."""
@@ -59,3 +51,8 @@ class EncryptedBox:
             at, value = self._format.loads(text.decode())
             return value, at
         return None
+
+
+def _cipher(key: Key, purpose: str) -> AESGCM:
+    derivation = HKDF(SHA256(), length=32, salt=None, info=purpose.encode())
+    return AESGCM(derivation.derive(key.text.encode()))

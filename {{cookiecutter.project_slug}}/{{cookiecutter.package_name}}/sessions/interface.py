@@ -15,8 +15,8 @@ from werkzeug.http import dump_cookie
 
 from ..secret_key.environment import PRODUCTION
 from ..secret_key.keyring import LEAD
-from ..secret_key.live import LiveRing
-from .lazy import USER, VERSION, Held, Session, User
+from ..secret_key.live import LiveRing, Snapshot
+from .lazy import USER, VERSION, Box, Held, Session, User
 
 VersionOf = Callable[[Any], str | int | None]
 """Tells a user's session version; None where there is no such user."""
@@ -29,16 +29,6 @@ _REFRESH_PART = 20
 
 class CookieTooLarge(RuntimeError):
     """A session that browsers would drop. The message names what fills it, and shows no value."""
-
-
-class Box(Protocol):
-    """Seals a value into a cookie, and opens it again."""
-
-    def seal(self, value: Any) -> str:
-        """The cookie that holds `value` and this moment."""
-
-    def open(self, cookie: str) -> tuple[Any, float] | None:
-        """What a cookie holds and when it was sealed; None where it was not sealed here."""
 
 
 class Store(Protocol):
@@ -89,28 +79,43 @@ class InCookie:
 
 
 class Sessions(SessionInterface):
-    """Flask's session interface for any box and any store."""
+    """Flask's session interface for any store, and for the boxes that `box_with` makes of keys."""
 
-    def __init__(self, live: LiveRing, box: Box, store: Store, version_of: VersionOf | None) -> None:
+    _box: Box
+
+    def __init__(
+        self,
+        live: LiveRing,
+        box_with: Callable[[Snapshot], Box],
+        store: Store,
+        version_of: VersionOf | None,
+    ) -> None:
         self.live = live
         self.store = store
         self.version_of = version_of
-        self._box = box
+        self._box_with = box_with
         self._stock = SecureCookieSessionInterface()
+        live.on_change(self._follow)
+
+    def _follow(self, keys: Snapshot) -> None:
+        self._box = self._box_with(keys)
 
     def open_session(self, app: Flask, request: Request) -> Session:
         """The session of the request's cookie; it is read when it is used."""
-        session = Session(lambda: self._load(app, request))
+        # Sealed with the keys that it was opened with: else a request that is under way while a leaked key
+        # is revoked would carry what that key has signed over to the new one.
+        box = self._box
+        session = Session(lambda: self._load(app, request, box), box)
         request.environ[OPENED] = session
         return session
 
-    def _load(self, app: Flask, request: Request) -> Held:
+    def _load(self, app: Flask, request: Request, box: Box) -> Held:
         cookie = request.cookies.get(self.get_cookie_name(app))
-        held = (self._read(app, cookie) or self._read_stock(app, cookie)) if cookie else None
+        held = (self._read(app, cookie, box) or self._read_stock(app, cookie)) if cookie else None
         return held if held and self._is_current(held) else Held(int(self.live.now))
 
-    def _read(self, app: Flask, cookie: str) -> Held | None:
-        opened = self._box.open(cookie)
+    def _read(self, app: Flask, cookie: str, box: Box) -> Held | None:
+        opened = box.open(cookie)
         if opened is None:
             return None
         value, sealed = opened
@@ -155,7 +160,7 @@ class Sessions(SessionInterface):
         held: Held = session.held
         stale, held.stale = held.stale, False
         if held.content and (changed or stale):
-            value = self._box.seal(self.store.keep(held, changed, self._seconds_left(app, held)))
+            value = session.box.seal(self.store.keep(held, changed, self._seconds_left(app, held)))
             cookie = self._cookie(app, value, expires=self.get_expiration_time(app, session))
             if len(cookie) <= app.config["MAX_COOKIE_SIZE"]:
                 response.headers.add("Set-Cookie", cookie)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from flask.sessions import SessionMixin
@@ -31,6 +31,16 @@ class Held:
     """Whether its cookie is so old that it is made anew."""
 
 
+class Box(Protocol):
+    """Seals a value into a cookie, and opens it again."""
+
+    def seal(self, value: Any) -> str:
+        """The cookie that holds `value` and this moment."""
+
+    def open(self, cookie: str) -> tuple[Any, float] | None:
+        """What a cookie holds and when it was sealed; None where it was not sealed here."""
+
+
 class Session(SessionMixin):
     """Flask's session. A page that does not use it asks no store.
 
@@ -42,7 +52,9 @@ class Session(SessionMixin):
     saved = False
     """Whether what it held was given to its store already; a later change is given once more."""
 
-    def __init__(self, load: Callable[[], Held]) -> None:
+    def __init__(self, load: Callable[[], Held], box: Box) -> None:
+        self.box = box
+        """What its cookie is made with."""
         self._load = load
         self._held: Held | None = None
 

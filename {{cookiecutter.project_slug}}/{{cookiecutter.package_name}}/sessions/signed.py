@@ -9,15 +9,10 @@ from ..signing import signing_serializer
 
 
 class SignedBox:
-    """Seals a value into a cookie for one purpose, and opens it again, with every key of the ring."""
+    """Seals a value into a cookie for one purpose with the keys of a moment, and opens it again."""
 
-    def __init__(self, live: LiveRing, purpose: str) -> None:
-        self._live = live
-        self._purpose = purpose
-        live.on_change(self._follow)
-
-    def _follow(self, snapshot: Snapshot) -> None:
-        self._serializer = signing_serializer(self._live, snapshot, self._purpose)
+    def __init__(self, live: LiveRing, keys: Snapshot, purpose: str) -> None:
+        self._serializer = signing_serializer(live, keys, purpose)
 
     def seal(self, value: Any) -> str:
         """The cookie that holds `value` and this moment."""

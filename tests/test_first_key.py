@@ -194,8 +194,9 @@ def test_inside_a_repository_no_other_is_made_and_the_key_is_ignored(
     assert "my-flask-app/.env" not in tracked
 
 
-def test_where_git_tracks_the_env_file_the_bake_fails_before_there_is_a_key(
-    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
+@pytest.mark.parametrize("flags", [[], ["-f"]])
+def test_where_git_tracks_the_env_file_the_bake_fails_and_makes_no_key(
+    flags: list[str], tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
 ) -> None:
     outer = repository(tmp_path, environment)
     env = tmp_path / "my-flask-app" / ".env"
@@ -203,15 +204,18 @@ def test_where_git_tracks_the_env_file_the_bake_fails_before_there_is_a_key(
     env.write_text("PORT=8000\n")
     git(outer, "add", "--force", "my-flask-app/.env")
     git(outer, "commit", "--quiet", "-m", "A mistake")
-    shutil.rmtree(env.parent)
+    env.unlink()
+    if not flags:
+        env.parent.rmdir()
 
-    result = bake(check=False).result
+    result = bake(*flags, check=False).result
     assert result.returncode == 1
     assert result.stderr.startswith(
         "ERROR: git does not ignore .env, which holds the key: add a line .env to"
     )
     assert len(result.stderr.splitlines()) == 1
-    assert not env.parent.exists()
+    assert not env.exists()
+    assert env.parent.exists() == bool(flags)
 
 
 def test_git_is_asked_about_this_folder_whatever_the_caller_works_on(

@@ -1,0 +1,65 @@
+"""A real Redis server that is stopped, killed, paused and flushed."""
+
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from running import LIMIT, free_port, wait_until
+
+
+class RedisServer:
+    """A server that keeps what it holds in `folder`, so that a restart loses nothing."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"redis://127.0.0.1:{self.port}/0"
+        self._options = options
+        folder.mkdir(exist_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it has loaded what it keeps."""
+        place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+        command = ("redis-server", *place, "--appendonly", "yes", "--appendfsync", "always", *self._options)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._answers, "Redis")
+
+    def tell(self, command: str) -> str:
+        """What it answers to one command of one line. Raises OSError where it does not."""
+        with socket.create_connection(("127.0.0.1", self.port), LIMIT) as connection:
+            connection.sendall(command.encode() + b"\r\n")
+            return connection.recv(4096).decode().strip()
+
+    def sessions(self) -> int:
+        """How many keys it holds."""
+        return int(self.tell("DBSIZE").lstrip(":"))
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(how)
+        self._process.wait(LIMIT)
+
+    def pause(self) -> None:
+        """Have it take connections and answer nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End it and take away what it kept."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        try:
+            return self.tell("PING").startswith(("+PONG", "-NOAUTH"))
+        except OSError:
+            return False

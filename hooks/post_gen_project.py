@@ -73,7 +73,7 @@ def first_line(text: str) -> str:
 def next_steps(slug: str, made: bool) -> str:
     """What to type next."""
     folder = os.getcwd()
-    if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", os.sep)):
+    if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", "")):
         folder = slug
     activate = r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"
     if shutil.which("uv"):

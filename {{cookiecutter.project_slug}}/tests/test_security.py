@@ -369,6 +369,14 @@ def test_the_parts_of_a_form_are_limited(client: FlaskClient) -> None:
     assert send(201) == 413
 
 
+@pytest.mark.parametrize("disposition", ["form-data", 'form-data; filename="a"', 'form-data; namf="a"'])
+def test_a_part_of_a_form_without_a_name_is_refused(client: FlaskClient, disposition: str) -> None:
+    body = f"--a\r\nContent-Disposition: {disposition}\r\n\r\nvalue\r\n--a--\r\n"
+    headers = {"Referer": "https://localhost/count", "Content-Type": "multipart/form-data; boundary=a"}
+
+    assert client.post("/count", data=body, headers=headers).status_code == 400
+
+
 # Debug
 
 

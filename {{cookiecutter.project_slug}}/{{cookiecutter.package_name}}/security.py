@@ -7,8 +7,10 @@ from a library, since they never vary: one tuple, made once.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, abort, request
+from flask import Flask, Request, abort, request
 from flask_wtf.csrf import CSRFProtect
+from werkzeug.exceptions import BadRequest
+from werkzeug.formparser import FormDataParser
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
@@ -36,8 +38,28 @@ HEADERS = (
 HSTS = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 
 
+class FormParser(FormDataParser):
+    """Refuses a form in which a part has no name (RFC 7578, section 4.2): what reads forms fails on it."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        """The stream, fields and files of a form. Raises BadRequest."""
+        stream, fields, files = super().parse(*args, **kwargs)
+        if None in fields or None in files:
+            for _, file in files.items(multi=True):
+                file.close()
+            raise BadRequest
+        return stream, fields, files
+
+
+class FormRequest(Request):
+    """Flask's request, with that parser."""
+
+    form_data_parser_class = FormParser
+
+
 def init_app(app: Flask, settings: Settings) -> None:
     """Protect `app` as its settings say."""
+    app.request_class = FormRequest
     hosts, proxies = settings.trusted_hosts, settings.trusted_proxies
     _add_headers(app, (*HEADERS, HSTS) if settings.production else HEADERS)
 

@@ -73,6 +73,30 @@ def test_the_list_of_a_users_sessions_forgets_those_that_are_dead(
     assert redis.client.zcard(index) == 3
 
 
+ALLOWED = "get set del expire zadd zrem zrange zremrangebyscore multi exec ping"
+
+
+def test_the_commands_that_the_page_names_are_all_that_it_takes(
+    tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = [f"+{name}" for name in ALLOWED.split()]
+    redis.client.acl_setuser("dora", enabled=True, passwords=["+hunter2"], commands=commands, keys=["site:*"])
+    monkeypatch.setattr(redis, "address", redis.address.replace("//", "//dora:hunter2@"))
+    browser = Browser(Site("redis", tmp_path, redis))
+    browser.put(a=1)
+    browser.sign_in("ann")
+    browser.put(a=2)
+    browser.site.now += LIFETIME / 2
+    assert (browser.user(), browser.held()) == ("ann", {"a": 2})
+    with browser.app.app_context():
+        assert sessions.ready()
+        assert sessions.end_all("ann") == 1
+    browser.put(a=3)
+    browser.ask(lambda: session.clear())  # noqa: PLW0108
+
+    assert browser.cookie == ""
+
+
 class Bomb:
     """What runs when it is unpickled."""
 

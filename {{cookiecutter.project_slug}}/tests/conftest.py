@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from sites import PROGRAM, RedisServer
 
-settings.register_profile("policy", deadline=None, print_blob=True)
+settings.register_profile("policy", database=None, deadline=None, print_blob=True)
 settings.load_profile("policy")
 
 KEPT = ("PATH", "LANG", "LC_", "PYTEST", "COVERAGE", "SYSTEMROOT")

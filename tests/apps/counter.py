@@ -23,9 +23,13 @@ USES = 10
 
 
 def baked() -> Flask:
-    """The app of a baked project as it is in production, on a machine whose clock may be ahead."""
+    """The app of a baked project as it is in production, on a machine whose clock may be ahead.
+
+    The file FLEET_CLOCK puts the clocks of the whole fleet ahead, by its mtime: that is set in one step.
+    """
     right_time, ahead = time.time, float(os.environ["FLEET_CLOCK_AHEAD"])
-    time.time = lambda: right_time() + ahead
+    clock = os.environ["FLEET_CLOCK"]
+    time.time = lambda: right_time() + ahead + os.stat(clock).st_mtime
     return _counting(import_module(os.environ["FLEET_PACKAGE"]).create_app())
 
 

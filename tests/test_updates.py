@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, Bake, Result, run
+from conftest import PROJECT, TEMPLATE, Bake, Result, run
 from programs import program
 
 MINTED = re.compile("fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}")
 """What every key begins with: the project's own, and those of the bakes that cruft makes to compare."""
+README = (TEMPLATE / "README.md").read_text("utf-8")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Team:
         """Run cruft in the project's folder."""
         return self._heard(self.project.run(*program("cruft", *arguments), check=check))
 
+    def update(self) -> Result:
+        """Go on to the second tag, as the README says."""
+        return self.cruft(*typed("update", "v0.2.0", "v2"), "--skip-apply-ask")
+
     def git(self, *arguments: str) -> str:
         """What git prints of the project."""
         return self._heard(self.project.run("git", *arguments)).stdout
@@ -39,6 +44,15 @@ class Team:
     def _heard(self, result: Result) -> Result:
         self.said.extend((result.stdout, result.stderr))
         return result
+
+
+def typed(step: str, *changes: str) -> list[str]:
+    """The arguments that the README has people type after `cruft`, with every other of `changes` put in."""
+    [command] = re.findall(rf"^\$ cruft ({step}.*)$", README, re.MULTILINE)
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert old in command
+        command = command.replace(old, new)
+    return str(command).split()
 
 
 @pytest.fixture
@@ -75,8 +89,9 @@ def make_team(tmp_path: Path, tags: Path, environment: dict[str, str]) -> Callab
     def make(before_commit: Callable[[Path], object] = lambda _: None) -> Team:
         home = tmp_path / "team"
         home.mkdir()
-        flags = ("--no-input", "--checkout", "v1", "--output-dir", str(home))
-        result = run(*program("cruft", "create", *flags, tags.as_uri()), cwd=home, environment=environment)
+        (home / "team.yaml").write_text("default_context:\n  author: The Platform Team\n", "utf-8")
+        create = typed("create", "v0.1.0", "v1", "https://git.example.org/flask-secure-start", tags.as_uri())
+        result = run(*program("cruft", *create, "--no-input"), cwd=home, environment=environment)
         team = Team(Bake(home / "my-flask-app", result, environment), [result.stdout, result.stderr])
         before_commit(team.project.path)
         team.commit()
@@ -88,10 +103,11 @@ def make_team(tmp_path: Path, tags: Path, environment: dict[str, str]) -> Callab
 def test_a_project_follows_its_template_from_tag_to_tag(make_team: Callable[..., Team]) -> None:
     team = make_team()
     package = team.project.package
+    assert "The Platform Team" in (team.project.path / "pyproject.toml").read_text("utf-8")
 
     assert team.cruft("check", check=False).returncode == 1, "there is a newer tag"
     team.cruft("diff", "--exit-code")
-    team.cruft("update", "--skip-apply-ask", "--checkout", "v2")
+    team.update()
 
     assert (package / "views.py").read_text("utf-8").startswith('"""The pages of v2."""')
     assert (package / "added.py").exists()
@@ -111,7 +127,7 @@ def test_an_update_leaves_the_key_alone_and_never_shows_one(
 
     for command in ("check", "diff"):
         team.cruft(command, check=False)
-    team.cruft("update", "--skip-apply-ask", "--checkout", "v2")
+    team.update()
     team.commit()
     team.cruft("diff")
 
@@ -131,7 +147,7 @@ def test_what_cannot_be_merged_is_told_and_git_would_add_no_rest_of_it(
 
     team = make_team(own_words)
     env = (team.project.path / ".env").read_bytes()
-    told = team.cruft("update", "--skip-apply-ask", "--checkout", "v2")
+    told = team.update()
 
     assert "views.py" in told.stdout + told.stderr
     rejected = [path.name for path in team.project.path.rglob("*.rej")]

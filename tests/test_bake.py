@@ -40,7 +40,9 @@ def test_every_file_is_rendered_and_nothing_else_is_there(bake: Callable[..., Ba
     project = bake()
     source = template / "{{cookiecutter.project_slug}}"
     meant = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    meant = {name.replace("{{cookiecutter.package_name}}", "my_flask_app") for name in meant} | {".env"}
+    for answer, default in (("package_name", "my_flask_app"), ("project_slug", "my-flask-app")):
+        meant = {name.replace(f"{{{{cookiecutter.{answer}}}}}", default) for name in meant}
+    meant.add(".env")
     files = [path for path in project.path.rglob("*") if path.is_file() and ".git" not in path.parts]
     assert {str(path.relative_to(project.path)) for path in files} == meant
     assert [path for path in files if re.search(rb"{[{%] *cookiecutter", path.read_bytes())] == []

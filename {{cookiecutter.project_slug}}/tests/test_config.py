@@ -89,6 +89,10 @@ def test_every_problem_is_told_at_once() -> None:
     assert "SECRET_KEY_FALLBACKS entry 2 is missing or empty; take it out of the ring" in told
 
 
+def test_each_problem_is_a_line_of_its_own() -> None:
+    assert str(ConfigError(["one is wrong", "two is wrong"])) == "one is wrong\ntwo is wrong"
+
+
 def test_a_problem_comes_with_its_remedy_or_with_what_would_be_right() -> None:
     right = ("; ", " for example ", " such as ", " must be one of ")
 

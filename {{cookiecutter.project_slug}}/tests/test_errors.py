@@ -6,6 +6,7 @@ import pytest
 from apps import KEY, make_app
 from flask import Response, abort
 from markupsafe import escape
+from werkzeug.exceptions import NotFound
 
 from {{ cookiecutter.package_name }}.about import (
     NAME,
@@ -117,6 +118,16 @@ def test_a_response_of_the_apps_own_is_left_alone() -> None:
     client = app.test_client()
     assert client.get("/own").text == "my own"
     assert client.get("/there").headers["Location"].endswith("/there/")
+
+
+def test_an_error_that_brings_a_response_keeps_it() -> None:
+    app = make_app()
+
+    @app.get("/own")
+    def own() -> NoReturn:
+        raise NotFound(response=Response("my own", 404))
+
+    assert app.test_client().get("/own").text == "my own"
 
 
 def test_a_path_is_not_written_into_a_page() -> None:

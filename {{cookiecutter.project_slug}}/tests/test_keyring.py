@@ -61,6 +61,14 @@ def test_a_key_verifies_until_the_last_thing_it_signed_is_dead(
 
 
 @given(RINGS, MOMENTS)
+def test_a_key_is_dead_once_a_newer_one_has_signed_for_the_retention(ring: Keyring, now: float) -> None:
+    for place, key in enumerate(ring.keys):
+        starts = [newer.signs_from for newer in ring.keys[:place] if newer.signs_from is not None]
+        replaced = any(start + ring.retention <= now for start in starts)
+        assert not (replaced and key in ring.verifying(now))
+
+
+@given(RINGS, MOMENTS)
 def test_a_key_that_will_sign_verifies_already(ring: Keyring, now: float) -> None:
     to_come = {ring.signing(later) for later in range(int(now) + 1, END)} | {ring.signing(now)}
 

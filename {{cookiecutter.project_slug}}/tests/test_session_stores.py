@@ -669,3 +669,12 @@ def test_two_cookies_of_the_same_session_are_not_the_same_where_they_are_encrypt
 def test_a_cookie_store_is_always_ready(site: Site) -> None:
     with site.app.app_context():
         assert sessions.ready()
+
+
+def test_an_app_may_bring_sessions_of_its_own(tmp_path: Path) -> None:
+    site = Site("signed", tmp_path)
+    site.app.session_interface = SecureCookieSessionInterface()
+    browser = Browser(site)
+    browser.put(a=1)
+
+    assert browser.held() == {"a": 1}

@@ -107,8 +107,11 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
 
 
 def test_a_first_env_has_a_key_that_signs_now_and_the_development_environment() -> None:
-    values = dotenv.dotenv_values(stream=StringIO(store.first_env(1_800_000_000.9)))
+    text = store.first_env(1_800_000_000.9)
+    values = dotenv.dotenv_values(stream=StringIO(text))
 
+    assert text.startswith("# This machine's settings. Git ignores this file")
+    assert "\n# .env.example explains every variable, docs/secret-key.md the life of the key.\n" in text
     assert set(values) == {"APP_ENV", "SECRET_KEY"}
     assert values["APP_ENV"] == "development"
     assert judge(values["SECRET_KEY"] or "", store.leaked_hashes()).signs_from == 1_800_000_000

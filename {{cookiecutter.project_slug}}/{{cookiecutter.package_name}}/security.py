@@ -6,6 +6,7 @@ from a library, since they never vary: one tuple, made once.
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flask import Flask, Request, abort, request
 from flask_wtf.csrf import CSRFProtect
@@ -72,6 +73,13 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     elif settings.production:
         app.logger.warning("TRUSTED_HOSTS is not set: every host name is served")
+
+    @app.before_request
+    def refuse_a_referrer_that_is_no_address() -> None:
+        try:
+            urlsplit(request.referrer or "").port  # noqa: B018
+        except ValueError:  # Flask-WTF would fail on it, and the answer would be a 500
+            abort(400)
 
     CSRFProtect(app)
     if proxies:

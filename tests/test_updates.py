@@ -56,6 +56,15 @@ def typed(step: str, *changes: str) -> list[str]:
 
 
 @pytest.fixture
+def environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The variables, with folders that nothing else has written to."""
+    folders = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp"}
+    for folder in folders.values():
+        folder.mkdir()
+    return environment | {name: str(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture
 def tags(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
     """The template in a repository, with a tag v1 as it is, and a tag v2 that changes the project."""
     repository = tmp_path / "template"

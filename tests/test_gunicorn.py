@@ -271,6 +271,29 @@ def test_in_production_every_line_is_json_and_one_has_the_request_with_its_id(
     assert (request["method"], request["path"], request["status"]) == ("GET", "/", 200)
 
 
+@preload_or_not
+def test_start_and_reload_are_told_once_for_all_workers(
+    shared: Bake, tmp_path: Path, preload: tuple[str, ...]
+) -> None:
+    log = tmp_path / "log"
+    flags = ("--workers", "2", "--worker-class", "sync", *preload)
+    server = Server(shared, log, {"SECRET_KEY": secrets.token_hex(32)}, *flags, app="visited:app()")
+
+    def worker() -> str:
+        return server.get("/count")[1]["Worker"]
+
+    try:
+        first = worker()
+        wait_until(lambda: worker() != first, "the other worker")
+        server.reload()
+        wait_until(lambda: log.read_text().count("Booting worker") == 4 and worker(), "new workers")
+    finally:
+        server.stop()
+    messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    assert len([message for message in messages if message.startswith("Secret key: ")]) == 2
+    assert messages.count("TRUSTED_HOSTS is not set: every host name is served") == 2
+
+
 def test_bind_workers_and_threads_come_from_the_environment(shared: Bake) -> None:
     key = secrets.token_hex(32)
     default = printed_config(shared, SECRET_KEY=key)

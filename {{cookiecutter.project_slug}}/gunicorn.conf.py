@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -69,12 +70,22 @@ class JsonLogger(Logger):
             handler.setFormatter(JsonLines())
 
 
-production = judged().production
+settings = judged()
+
+
+def when_ready(server):
+    """Say once for the whole server, at its start and at a reload, what an app alone says for itself."""
+    for level, line in settings.notices(time.time()):
+        server.log.log(level, "%s", line)
+
+
+on_reload = when_ready
+
 
 wsgi_app = f"{PACKAGE}:create_app()"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = int(os.environ.get("WEB_THREADS", "4"))
-if production:
+if settings.production:
     logger_class = JsonLogger
 
 # A request has this many seconds to end, also when its worker is told to stop.

@@ -318,7 +318,7 @@ def test_a_live_ring_shows_no_key(path: Path, clock: Clock) -> None:
 
     assert live.now == NOW
     assert repr(live) == f"<LiveRing from {path}>"
-    assert OLD.text not in f"{live.current()} {live.described()}"
+    assert OLD.text not in f"{live.current()} {live.ring}"
 
 
 # Flask's settings

@@ -14,9 +14,13 @@ from flask.testing import FlaskClient
 from {{ cookiecutter.package_name }} import (
     logs,
 )
+from {{ cookiecutter.package_name }}.secret_key import handover
 from {{ cookiecutter.package_name }}.secret_key.key import (
     judge,
     mint,
+)
+from {{ cookiecutter.package_name }}.secret_key.keyring import (
+    Keyring,
 )
 
 Printed = Callable[[], list[str]]
@@ -115,6 +119,19 @@ def test_a_traceback_is_inside_its_line_in_production(printed: Printed) -> None:
     assert request["status"] == 500
 
 
+def test_a_failure_on_its_way_to_the_debugger_has_its_line(
+    printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    client = started(printed, APP_ENV="development")
+
+    with pytest.raises(Exception, match="the cause"):
+        client.get("/crash")
+
+    (line,) = printed()
+    assert re.search(r"GET /crash 500 in \d+\.\d ms for 127\.0\.0\.1  \[[0-9a-f]{16}\]$", line)
+
+
 def test_an_id_of_the_client_is_not_believed(printed: Printed) -> None:
     answer = started(printed).get("/count", headers={"X-Request-ID": "given-by-client"})
 
@@ -182,6 +199,15 @@ def test_the_reloader_does_not_say_it_again(printed: Printed, monkeypatch: pytes
     monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
 
     start(APP_ENV="development")
+
+    assert printed() == []
+
+
+@pytest.mark.usefixtures("own_server")
+def test_what_the_first_process_of_a_server_has_said_the_others_do_not_say_again(printed: Printed) -> None:
+    handover.share(Keyring((judge(KEY, b""),)))
+
+    start(TRUSTED_HOSTS="")
 
     assert printed() == []
 

@@ -255,7 +255,7 @@ def test_no_object_shows_a_key(show: Show, tmp_path: Path) -> None:
         read_environment(environ, tmp_path),
         live,
         live.current(),
-        live.described(),
+        settings.notices(live.now),
         app,
         app.config,
         dict(app.config),
@@ -310,19 +310,64 @@ def test_no_refusal_shows_a_value(variables: dict[str, str], tmp_path: Path) -> 
     assert not any(key in text for key in (NEW, OLD, PLAIN))
 
 
-def test_the_debugger_shows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def an_object(app: Flask) -> NoReturn:
+    config, live, key = app.config, live_ring(app), app.config["SECRET_KEY"]
+    raise LookupError(config, live, live.ring, [key], app.session_interface)
+
+
+def a_text(app: Flask) -> NoReturn:
+    raise LookupError(f"no {app.config['SECRET_KEY']}")
+
+
+def a_missing_file(app: Flask) -> NoReturn:
+    raise FileNotFoundError(2, "not there", app.config["SECRET_KEY"])
+
+
+def a_cause(app: Flask) -> NoReturn:
+    try:
+        a_text(app)
+    except LookupError as error:
+        raise ValueError("it failed") from error
+
+
+def a_note(app: Flask) -> NoReturn:
+    error = LookupError("it failed")
+    error.add_note(app.config["SECRET_KEY"])
+    raise error
+
+
+def a_group(app: Flask) -> NoReturn:
+    raise ExceptionGroup(app.config["SECRET_KEY"], [ValueError(app.config["SECRET_KEY"])])
+
+
+@pytest.mark.parametrize("fail", [an_object, a_text, a_missing_file, a_cause, a_note, a_group])
+def test_the_debugger_shows_no_key(
+    fail: Callable[[Flask], NoReturn], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FLASK_DEBUG", "1")
     app = make_app(APP_ENV="development", SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=f"{OLD},{FOREIGN}")
-
-    @app.get("/fails")
-    def fails() -> NoReturn:
-        config, live, key = app.config, live_ring(app), app.config["SECRET_KEY"]
-        raise LookupError(config, live, live.ring, [key], app.session_interface)
-
+    app.add_url_rule("/fails", view_func=lambda: fail(app))
     app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
+
     page = app.test_client().get("/fails").text
 
-    assert "LookupError" in page
-    assert "raise LookupError(config" in page
-    assert f"&lt;Key {Key(NEW).fingerprint}&gt;" in page
+    assert "Traceback" in page
+    assert f"in {fail.__name__}" in capsys.readouterr().err, "the page leads to the line that failed"
     assert [form for key in KEYS.values() for form in forms(key) if form in page] == []
+
+
+def test_the_debugger_shows_fingerprints_and_what_has_no_key_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    app = make_app(APP_ENV="development", SECRET_KEY=NEW)
+    client = app.test_client()
+    app.add_url_rule("/no-key", "no_key", lambda: dict[str, str]()["nothing"])
+    app.add_url_rule("/text", "text", lambda: a_text(app))
+
+    with pytest.raises(KeyError, match="nothing"):
+        client.get("/no-key")
+    with pytest.raises(Exception, match=rf"no \[key {Key(NEW).fingerprint}\]") as caught:
+        client.get("/text")
+
+    assert caught.typename == "LookupError"

@@ -611,6 +611,14 @@ def test_a_session_up_to_what_browsers_keep_is_whole_and_one_more_is_an_error(br
     assert browser.put(text=_noise(length + 100)).status_code == 500
 
 
+@pytest.mark.parametrize("store", ["signed"])
+def test_what_compresses_well_may_be_longer(browser: Browser) -> None:
+    browser.put(text="ha" * 5000)
+
+    assert browser.held() == {"text": "ha" * 5000}
+    assert len(browser.cookie) < 1000
+
+
 @pytest.mark.parametrize("store", COOKIES)
 def test_in_development_the_error_names_what_fills_the_session(browser: Browser) -> None:
     browser.app.testing = True

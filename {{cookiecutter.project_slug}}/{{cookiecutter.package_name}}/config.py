@@ -3,6 +3,7 @@
 Needs no Flask: a server's master process can judge the environment without importing the app.
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -65,6 +66,13 @@ class Settings:
     def production(self) -> bool:
         """Whether real users are served."""
         return self.environment == PRODUCTION
+
+    def notices(self, now: float) -> list[tuple[int, str]]:
+        """What the log is to say at a start: pairs of a level and a line; `now` in epoch seconds."""
+        lines = [(logging.INFO, f"Secret key: {self.ring.described(now)} (from {self.ring_source!r})")]
+        if self.production and not self.trusted_hosts:
+            lines.append((logging.WARNING, "TRUSTED_HOSTS is not set: every host name is served"))
+        return lines
 
     def flask_config(self) -> dict[str, Any]:
         """The settings that Flask and its extensions read from `app.config`; the live ring adds the key."""

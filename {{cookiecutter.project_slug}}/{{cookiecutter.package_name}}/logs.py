@@ -5,64 +5,65 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from flask import Flask, Response, has_request_context, request
-from pythonjsonlogger.json import JsonFormatter
+from flask import Flask, has_request_context, request
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 from werkzeug.serving import is_running_from_reloader
 
 from . import redaction
 from .config import Settings
+from .secret_key import handover
 from .secret_key.live import LiveRing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 REQUEST_ID = "X-Request-ID"
-_ID, _BEGAN = "app.request_id", "app.began"
-"""Where the WSGI environment of a request keeps its id, and the start of it in seconds."""
+_ID = "app.request_id"
+"""Where the WSGI environment of a request keeps its id."""
+_GOOD_ID = re.compile(r"[\w.-]{8,64}", re.ASCII)
 _READABLE = "%(asctime)s %(levelname)-7s %(message)s  [%(request_id)s]"
 _log = logging.getLogger(__name__)
+_write = JsonEncoder().encode
 
 
 def init_app(app: Flask, live: LiveRing, settings: Settings) -> None:
-    """Log each request of `app`, and at the start what its ring is.
+    """Log each request of `app`, and at the start what its settings have to say.
 
     Behind a proxy the id that the proxy gives a request is taken over.
     """
     behind_proxy = settings.trusted_proxies > 0
     serve = app.wsgi_app
 
-    def begin(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        # Before Flask does anything, so that whatever fails has an id.
+    def logged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        # Around all that Flask does, so that whatever fails has an id and a line.
         given = environ.get("HTTP_X_REQUEST_ID", "") if behind_proxy else ""
-        environ[_ID] = given if re.fullmatch(r"[\w.-]{8,64}", given, re.ASCII) else os.urandom(8).hex()
-        environ[_BEGAN] = time.perf_counter()
-        return serve(environ, start_response)
+        environ[_ID] = given if _GOOD_ID.fullmatch(given) else os.urandom(8).hex()
+        began = time.perf_counter()
 
-    @app.after_request
-    def end(response: Response) -> Response:
-        response.headers[REQUEST_ID] = request_id()
-        # Quoted, for no line break; without the query, which may hold a token.
-        fields = {
-            "method": quote(request.method),
-            "path": quote(request.path),
-            "status": response.status_code,
-            "milliseconds": round((time.perf_counter() - request.environ.get(_BEGAN, 0.0)) * 1000, 1),
-            "client": quote(request.remote_addr or "-", safe=":"),
-        }
-        message = "%(method)s %(path)s %(status)s in %(milliseconds)s ms for %(client)s"
-        _log.info(message, fields, extra=fields)
-        return response
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            _log_request(environ, int(status[:3]), time.perf_counter() - began)
+            return start_response(status, [*headers, (REQUEST_ID, environ[_ID])], exc_info)
 
-    app.wsgi_app = begin  # type: ignore[method-assign]
+        try:
+            return serve(environ, start)
+        except Exception as error:  # on its way to the debugger
+            _log_request(environ, 500, time.perf_counter() - began)
+            shown = redaction.without_keys(error, live.ring.keys)
+            if shown is error:
+                raise
+            raise shown from None
+
+    app.wsgi_app = logged  # type: ignore[method-assign]
     if not app.testing:
         _configure(settings.production)
     redaction.init_app(live, [app.logger, logging.getLogger()])
     live.current()  # the file has gone bad already? Then the log says so from the first line on
-    if not is_running_from_reloader():  # its parent has said it
-        _log.info("Secret key: %s", live.described())
+    if not (is_running_from_reloader() or handover.is_shared()):  # else the parent process has said it
+        for level, line in settings.notices(live.now):
+            _log.log(level, line)
 
 
 def request_id() -> str:
@@ -71,12 +72,26 @@ def request_id() -> str:
     return given
 
 
+def _log_request(environ: "WSGIEnvironment", status: int, seconds: float) -> None:
+    # Quoted, for no line break; without the query, which may hold a token.
+    fields = {
+        "method": quote(environ["REQUEST_METHOD"]),
+        "path": quote(environ.get("PATH_INFO", "").encode("latin-1")),
+        "status": status,
+        "milliseconds": round(seconds * 1000, 1),
+        "client": quote(environ.get("REMOTE_ADDR") or "-", safe=":"),
+    }
+    message = "{method} {path} {status} in {milliseconds} ms for {client}".format_map(fields)
+    _log.info(message, extra={**fields, "request_id": environ[_ID]})
+
+
 class RequestIds(logging.Filter):
     """Gives every record the id of the request it was logged in."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record through, with its id."""
-        record.request_id = request_id() if has_request_context() else "-"
+        if not hasattr(record, "request_id"):
+            record.request_id = request_id() if has_request_context() else "-"
         return True
 
 
@@ -89,10 +104,17 @@ def _configure(production: bool) -> None:
     logging.getLogger("werkzeug").addFilter(_is_no_access_line)
 
 
+class _Json(JsonFormatter):
+    """Writes with one encoder: the library makes one for every line."""
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        return _write(log_data)
+
+
 def _json() -> logging.Formatter:
     names = {"levelname": "level", "name": "logger"}
     fields = "%(levelname)s %(name)s %(message)s %(request_id)s"
-    return JsonFormatter(fields, rename_fields=names, timestamp="time")
+    return _Json(fields, rename_fields=names, timestamp="time")
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:

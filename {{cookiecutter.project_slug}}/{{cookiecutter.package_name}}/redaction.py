@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterable
 from functools import lru_cache
+from traceback import format_exception
 from urllib.parse import quote
 
 from .secret_key.key import MINTED, Key
@@ -16,7 +17,7 @@ from .secret_key.live import LiveRing
 LOGGERS = ("werkzeug", "gunicorn.error", "gunicorn.access")
 """Loggers of the servers; they may have handlers of their own."""
 
-_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys()
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() - {"stack_info"}
 _FORMATTER = logging.Formatter()
 
 
@@ -31,20 +32,21 @@ class Redaction(logging.Filter):
         """Put fingerprints in the place of keys in `record`; one without a key stays as it is."""
         keys = self._live.ring.keys
         message = _message(record)
-        clean = redacted(message, keys)
-        if clean != message:
-            record.msg, record.args = clean, ()
+        clean_message = redacted(message, keys)
+        if clean_message != message:
+            record.msg, record.args = clean_message, ()
         if record.exc_info or record.exc_text:
             # A handler that ran before may have left the text of the traceback as it was.
             text = record.exc_text or _FORMATTER.formatException(record.exc_info or (None, None, None))
             clean = redacted(text, keys)
             if clean != text:
                 record.exc_info, record.exc_text = None, clean
-        for name in ("stack_info", *(vars(record).keys() - _OF_EVERY_RECORD)):
+        for name in vars(record).keys() - _OF_EVERY_RECORD:
             text = str(getattr(record, name))
-            clean = redacted(text, keys)
-            if clean != text:
-                setattr(record, name, clean)
+            if text not in clean_message:  # which has no key
+                clean = redacted(text, keys)
+                if clean != text:
+                    setattr(record, name, clean)
         return True
 
 
@@ -52,8 +54,18 @@ def redacted(text: str, keys: Iterable[Key]) -> str:
     """`text` with the fingerprint of each key of `keys`, and of all that looks like a minted key."""
     for key in keys:
         for form in _forms(key.text):
-            text = text.replace(form, _shown(key))
+            if form in text:
+                text = text.replace(form, _shown(key))
     return MINTED.sub(lambda match: _shown(Key(match[0])), text) if "fsk_" in text else text
+
+
+def without_keys(error: Exception, keys: Iterable[Key]) -> Exception:
+    """`error` itself; where its traceback would show a key, one like it that does not."""
+    shown = "".join(format_exception(error))
+    if redacted(shown, keys) == shown:
+        return error
+    like_it: type[Exception] = type(type(error).__name__, (Exception,), {})
+    return like_it(redacted(str(error), keys)).with_traceback(error.__traceback__)
 
 
 def init_app(live: LiveRing, loggers: Iterable[logging.Logger]) -> None:

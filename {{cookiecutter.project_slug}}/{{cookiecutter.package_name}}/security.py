@@ -5,6 +5,7 @@ from a library, since they never vary: one tuple, made once.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -61,30 +62,33 @@ class FormRequest(Request):
 def init_app(app: Flask, settings: Settings) -> None:
     """Protect `app` as its settings say."""
     app.request_class = FormRequest
-    hosts, proxies = settings.trusted_hosts, settings.trusted_proxies
     _add_headers(app, (*HEADERS, HSTS) if settings.production else HEADERS)
 
-    if hosts:
-
-        @app.before_request
-        def refuse_other_hosts() -> None:
-            if request.endpoint not in PROBES and not host_is_trusted(request.host.lower(), hosts):
-                abort(400)
-
-    elif settings.production:
-        app.logger.warning("TRUSTED_HOSTS is not set: every host name is served")
+    @lru_cache(maxsize=64)
+    def is_served(host: str) -> bool:
+        return not settings.trusted_hosts or host_is_trusted(host.lower(), settings.trusted_hosts)
 
     @app.before_request
-    def refuse_a_referrer_that_is_no_address() -> None:
-        try:
-            urlsplit(request.referrer or "").port  # noqa: B018
-        except ValueError:  # Flask-WTF would fail on it, and the answer would be a 500
+    def refuse_bad_addresses() -> None:
+        if not is_served(request.host) and request.endpoint not in PROBES:
+            abort(400)
+        referrer = request.environ.get("HTTP_REFERER")
+        if referrer and not _is_address(referrer):  # Flask-WTF would fail on it, and the answer be a 500
             abort(400)
 
     CSRFProtect(app)
+    proxies = settings.trusted_proxies
     if proxies:
         # Not x_host: a proxy that does not set that header lets a client set it.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        urlsplit(text).port  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _add_headers(app: Flask, headers: Iterable[tuple[str, str]]) -> None:

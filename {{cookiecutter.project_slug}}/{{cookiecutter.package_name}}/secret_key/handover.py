@@ -27,11 +27,16 @@ _HEADER = struct.Struct("<QQI")
 
 def share(ring: Keyring) -> None:
     """Share `ring`, and every good ring after it, with the processes that are forked from now on."""
-    if _memory() is None:
+    if not is_shared():
         place = ModuleType(_PLACE)
         place.memory = mmap.mmap(-1, 2 * _SLOT)  # type: ignore[attr-defined]
         sys.modules[_PLACE] = place
     keep(ring)
+
+
+def is_shared() -> bool:
+    """Whether this process is one of a server's whose first process has called `share`."""
+    return _memory() is not None
 
 
 def keep(ring: Keyring) -> None:

@@ -99,6 +99,10 @@ class Keyring:
         ends = [self.verifies_until(key) for key in self.keys]
         return min((at for at in starts + ends if at is not None and at > now), default=None)
 
+    def described(self, now: float) -> str:
+        """Each key's fingerprint and state, newest first."""
+        return ", ".join(f"{key.fingerprint} {self.state(key, now)}" for key in self.keys)
+
     def rotated(self, new: Key, now: float) -> "Keyring":
         """The ring with `new` as its newest key and without those that expired a LEAD ago.
 

@@ -117,17 +117,11 @@ class LiveRing:
             ring = handover.last_good(self.ring.retention) or self.ring
         if ring != self.ring:
             self.ring = ring
-            _log.info("The ring has changed: %s", self.described())
+            _log.info("The ring has changed: %s (from %r)", ring.described(self._clock()), self.source)
 
     def _at(self, now: float) -> Snapshot:
         self._change_at = self.ring.next_change(now) or _FOREVER
         return Snapshot(self.ring.signing(now), self.ring.verifying(now))
-
-    def described(self) -> str:
-        """Each key's fingerprint and state, newest first, and where the ring is kept."""
-        now = self._clock()
-        keys = ", ".join(f"{key.fingerprint} {self.ring.state(key, now)}" for key in self.ring.keys)
-        return f"{keys} (from {self.source!r})"
 
 
 def init_app(app: Flask, live: LiveRing) -> None:

@@ -12,12 +12,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from flask.json.tag import TaggedJSONSerializer
 from itsdangerous import BadData
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..secret_key.key import Key
 from ..secret_key.live import LiveRing, Snapshot
+from ..tagged_json import TaggedJSON
 
 _NONCE = 12
 
@@ -27,7 +27,7 @@ class EncryptedBox:
 
     def __init__(self, live: LiveRing, keys: Snapshot, purpose: str) -> None:
         self._live = live
-        self._format = TaggedJSONSerializer()
+        self._format = TaggedJSON()
         others = [key for key in keys.verifying if key != keys.signing]
         self._ciphers = [_cipher(key, purpose) for key in (keys.signing, *others)]
 

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from flask.json.tag import TaggedJSONSerializer
 from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: A004
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..secret_key.keyring import LEAD
 from ..secret_key.live import LiveRing
 from ..session_store import connect, masked
+from ..tagged_json import TaggedJSON
 from .lazy import USER, Held, User
 
 PAUSE = 1
@@ -47,7 +47,7 @@ class RedisStore:
         self._name = name
         self._live = live
         self._absolute = absolute
-        self._format = TaggedJSONSerializer()
+        self._format = TaggedJSON()
         self._gone = False
         self._ask_from = 0.0
 
@@ -57,7 +57,7 @@ class RedisStore:
         if text is None:
             return None
         try:
-            started, content = self._format.loads(text)  # type: ignore[arg-type]
+            started, content = self._format.loads(str(text, "utf-8"))  # type: ignore[arg-type]
             if isinstance(started, int) and isinstance(content, dict):
                 return Held(started, content, value)
         except Exception as error:  # whatever else stands there is no session

@@ -132,6 +132,15 @@ def site(shared: Bake, tmp_path: Path) -> Iterator[Callable[..., Site]]:
         assert not re.search("[0-9a-f]{32}", log), "a key is in the log"
 
 
+@pytest.fixture
+def own(shared: Bake, tmp_path: Path) -> Bake:
+    """A copy of the project for a test that changes it."""
+    copy = replace(shared, path=tmp_path / "own")
+    shutil.copytree(shared.path, copy.path, ignore=shutil.ignore_patterns(".venv"))
+    (copy.path / ".venv").symlink_to(shared.path / ".venv")
+    return copy
+
+
 @preload_or_not
 def test_a_worker_that_starts_after_a_bad_edit_has_the_last_good_ring(
     site: Callable[..., Site], preload: tuple[str, ...]
@@ -211,12 +220,37 @@ def test_a_reload_with_a_bad_key_file_serves_on(
     assert running.complaints()
 
 
-def test_a_reload_serves_new_code_even_with_a_bad_key_file(
-    site: Callable[..., Site], shared: Bake, tmp_path: Path
+def booted(log: Path, workers: int) -> bool:
+    """Whether so many workers have begun since the start."""
+    return log.read_text().count("Booting worker") == workers
+
+
+@preload_or_not
+def test_a_reload_with_a_bad_dotenv_serves_on_and_one_with_a_mended_one_follows_it(
+    own: Bake, tmp_path: Path, preload: tuple[str, ...]
 ) -> None:
-    own = replace(shared, path=tmp_path / "own")
-    shutil.copytree(shared.path, own.path, ignore=shutil.ignore_patterns(".venv"))
-    (own.path / ".venv").symlink_to(shared.path / ".venv")
+    dotenv, log = own.path / ".env", tmp_path / "log"
+    good = f"SECRET_KEY={secrets.token_hex(32)}\nTRUSTED_HOSTS=127.0.0.1\n"
+    dotenv.write_text(good)
+    server = Server(own, log, {"APP_ENV": ""}, "--workers", "1", *preload)
+    try:
+        for reloads, bad in enumerate((f"{good}TRUSTED_PROXIES=one\n", "\0", "")):
+            dotenv.write_text(bad)
+            server.reload()
+            wait_until(partial(booted, log, reloads + 2), "a new worker")
+            wait_until(lambda: server.shows("<form"), "the page")
+        dotenv.write_text(good.replace("127.0.0.1", "elsewhere.example"))
+        server.reload()
+        # A preloaded app is the same one until the server starts anew.
+        wait_until(lambda: server.shows("<form") == bool(preload), "the mended file counts")
+    finally:
+        server.stop()
+    said = log.read_text()
+    assert "The last good settings serve on, for: TRUSTED_PROXIES must be a whole number" in said
+    assert "Traceback" not in said
+
+
+def test_a_reload_serves_new_code_even_with_a_bad_key_file(site: Callable[..., Site], own: Bake) -> None:
     running = site("--workers", "2", bake=own)
     about = own.package / "about.py"
     for release in ("Second release", "Third release"):
@@ -286,7 +320,7 @@ def test_start_and_reload_are_told_once_for_all_workers(
         first = worker()
         wait_until(lambda: worker() != first, "the other worker")
         server.reload()
-        wait_until(lambda: log.read_text().count("Booting worker") == 4 and worker(), "new workers")
+        wait_until(lambda: booted(log, 4) and worker(), "new workers")
     finally:
         server.stop()
     messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]

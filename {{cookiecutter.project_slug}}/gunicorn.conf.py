@@ -24,10 +24,10 @@ PACKAGE = "{{ cookiecutter.package_name }}"
 def judged():
     """The app's settings, or the end of the start: one line for each thing that is wrong with them.
 
-    The master judges, before it forks: a worker that refuses to start is started again and again. It
-    shares the ring with its workers, so that one which starts when the key file has gone bad, at a
-    reload or after a crash, has the last good one. It leaves no module of the app or its dependencies
-    behind: the workers of a reload import what is there then.
+    The master judges, before it forks: a worker that refuses to start is started again and again. What is
+    good it shares with its workers and with its own later self, so that one which starts when the key file
+    or `.env` has gone bad, at a reload or after a crash, has what was good last. It leaves no module of the
+    app or its dependencies behind: the workers of a reload import what is there then.
     """
     here = os.path.dirname(os.path.abspath(__file__))
     found = PathFinder.find_spec(PACKAGE, [here, *sys.path])
@@ -38,16 +38,16 @@ def judged():
     startup.__path__ = found.submodule_search_locations
     sys.modules["startup"] = startup
     from startup.config import ConfigError, load  # noqa: PLC0415
-    from startup.secret_key.handover import share  # noqa: PLC0415
+    from startup.secret_key import handover  # noqa: PLC0415
 
+    handover.share()
     try:
         settings = load()
     except ConfigError as error:
         sys.exit(str(error))
-    for name in set(sys.modules) - before:
+    for name in set(sys.modules) - before - {handover.PLACE}:
         if name.partition(".")[0] not in sys.stdlib_module_names:
             del sys.modules[name]
-    share(settings.ring)
     return settings
 
 

@@ -2,6 +2,8 @@
 
 import os
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from {{ cookiecutter.package_name }}.config import (
     Settings,
     load,
 )
+from {{ cookiecutter.package_name }}.secret_key import handover
 from {{ cookiecutter.package_name }}.secret_key.key import mint
 
 KEY, OLDER = mint(1_700_000_000).text, mint(1_600_000_000).text
@@ -138,3 +141,78 @@ def test_reading_the_settings_leaves_the_process_environment_alone(tmp_path: Pat
     loaded()
 
     assert dict(os.environ) == before
+
+
+# A running server
+
+
+NO_KEY = "SECRET_KEY is missing or empty; "
+GOOD = f"SECRET_KEY={KEY}\nSESSION_LIFETIME=3d\n"
+
+
+def gone(dotenv: Path) -> None:
+    dotenv.unlink()
+
+
+def made_a_folder(dotenv: Path) -> None:
+    dotenv.unlink()
+    dotenv.mkdir()
+
+
+def without_a_key(dotenv: Path) -> None:
+    dotenv.write_text("SESSION_LIFETIME=3d\n")
+
+
+def misspelt(dotenv: Path) -> None:
+    dotenv.write_text(f"{GOOD}TRUSTED_PROXIES=one\n")
+
+
+@pytest.mark.usefixtures("own_server")
+@pytest.mark.parametrize(
+    ("edit", "refused"),
+    [
+        (gone, NO_KEY),
+        (without_a_key, NO_KEY),
+        (made_a_folder, "{} cannot be read: is a directory"),
+        (misspelt, "TRUSTED_PROXIES must be a whole number, such as 0"),
+    ],
+)
+def test_in_a_running_server_the_last_good_dotenv_stands_in_for_a_bad_one(
+    edit: Callable[[Path], None], refused: str, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(GOOD)
+    handover.share()
+    before = load({}, tmp_path)
+    edit(dotenv)
+
+    after = load({}, tmp_path)
+
+    assert replace(after, refused="") == before
+    assert after.refused.startswith(refused.format(dotenv))
+
+
+@pytest.mark.usefixtures("own_server")
+def test_a_dotenv_that_is_good_again_counts_again(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(GOOD)
+    handover.share()
+    load({}, tmp_path)
+    misspelt(dotenv)
+    load({}, tmp_path)
+    dotenv.write_text(GOOD.replace("3d", "4d"))
+
+    assert load({}, tmp_path).session_lifetime == 4 * 86400
+    assert load({}, tmp_path).refused == ""
+
+
+@pytest.mark.usefixtures("own_server")
+def test_where_the_last_good_dotenv_is_refused_too_the_present_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"{GOOD}MAX_CONTENT_LENGTH=much\n")
+    handover.share()
+    handover.keep_variables({"SECRET_KEY": KEY, "TRUSTED_PROXIES": "one"})
+
+    with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH must be a whole number"):
+        load({}, tmp_path)
+    with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH must be a whole number"):
+        load({}, tmp_path)

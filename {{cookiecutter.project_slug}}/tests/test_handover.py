@@ -29,6 +29,12 @@ RINGS = [Keyring((mint(start), mint(0), FOREIGN)) for start in range(1, 6)]
 pytestmark = pytest.mark.usefixtures("own_server")
 
 
+def share(ring: Keyring) -> None:
+    """Begin a server with this ring."""
+    handover.share()
+    handover.keep(ring)
+
+
 def test_nothing_is_kept_where_nothing_is_shared() -> None:
     handover.keep(RINGS[0])
 
@@ -36,7 +42,7 @@ def test_nothing_is_kept_where_nothing_is_shared() -> None:
 
 
 def test_every_good_ring_is_the_last_one() -> None:
-    handover.share(RINGS[0])
+    share(RINGS[0])
     assert handover.last_good(RETENTION) == RINGS[0]
 
     for ring in [*RINGS, RINGS[-1], *RINGS]:
@@ -45,22 +51,22 @@ def test_every_good_ring_is_the_last_one() -> None:
 
 
 def test_sharing_again_keeps_the_memory_that_others_look_at() -> None:
-    handover.share(RINGS[0])
-    shared = sys.modules["last good ring"]
-    handover.share(RINGS[1])
+    share(RINGS[0])
+    shared = sys.modules[handover.PLACE]
+    share(RINGS[1])
 
-    assert sys.modules["last good ring"] is shared
+    assert sys.modules[handover.PLACE] is shared
     assert handover.last_good(RETENTION) == RINGS[1]
 
 
 def test_the_retention_is_the_askers() -> None:
-    handover.share(RINGS[0])
+    share(RINGS[0])
 
     assert handover.last_good(60) == Keyring(RINGS[0].keys, 60)
 
 
 def test_a_copy_of_the_module_under_another_name_finds_the_ring() -> None:
-    handover.share(RINGS[0])
+    share(RINGS[0])
     spec = importlib.util.spec_from_file_location("secret_key.handover", handover.__file__)
     assert spec is not None
     assert spec.loader is not None
@@ -72,9 +78,9 @@ def test_a_copy_of_the_module_under_another_name_finds_the_ring() -> None:
 
 
 def test_a_record_that_was_half_written_is_passed_over_for_the_one_before() -> None:
-    handover.share(RINGS[0])
+    share(RINGS[0])
     handover.keep(RINGS[1])
-    memory = sys.modules["last good ring"].memory
+    memory = sys.modules[handover.PLACE].memory
     before = bytes(memory)
     handover.keep(RINGS[2])
     after = bytes(memory)
@@ -100,14 +106,25 @@ class Contended(bytearray):
 
 
 def test_a_record_torn_by_another_writer_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    handover.share(RINGS[0])
-    shared = sys.modules["last good ring"]
+    share(RINGS[0])
+    shared = sys.modules[handover.PLACE]
     memory = Contended(shared.memory[:])
     monkeypatch.setattr(shared, "memory", memory)
     handover.keep(RINGS[1])
 
     assert memory.disturbed
     assert handover.last_good(RETENTION) == RINGS[1]
+
+
+def test_the_variables_of_dotenv_are_kept_beside_the_ring() -> None:
+    share(RINGS[0])
+    assert handover.last_variables() is None
+
+    for variables in ({"A": "1"}, {"A": "ü\n" * 500}, {}, {"A": "1", "B": "2"}):
+        handover.keep_variables(variables)
+        handover.keep(RINGS[1])
+        assert handover.last_variables() == variables
+        assert handover.last_good(RETENTION) == RINGS[1]
 
 
 def test_a_ring_that_is_refused_gives_way_to_the_last_good_one(tmp_path: Path) -> None:
@@ -118,5 +135,5 @@ def test_a_ring_that_is_refused_gives_way_to_the_last_good_one(tmp_path: Path) -
     with pytest.raises(RingRefused):
         load_ring(environment)
 
-    handover.share(RINGS[0])
+    share(RINGS[0])
     assert load_ring(environment)[1] == RINGS[0]

@@ -19,9 +19,6 @@ from {{ cookiecutter.package_name }}.secret_key.key import (
     judge,
     mint,
 )
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    Keyring,
-)
 
 Printed = Callable[[], list[str]]
 
@@ -205,7 +202,7 @@ def test_the_reloader_does_not_say_it_again(printed: Printed, monkeypatch: pytes
 
 @pytest.mark.usefixtures("own_server")
 def test_what_the_first_process_of_a_server_has_said_the_others_do_not_say_again(printed: Printed) -> None:
-    handover.share(Keyring((judge(KEY, b""),)))
+    handover.share()
 
     start(TRUSTED_HOSTS="")
 

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class Settings:
     """How many proxies in front of the app add to X-Forwarded-For."""
     max_content_length: int
     """Bytes of a request's body."""
+    refused: str = ""
+    """What is wrong with `.env` by now, where the last good one stands in for it."""
 
     @property
     def production(self) -> bool:
@@ -102,12 +105,27 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> Settings:
     """The settings that `environ` and the `.env` in the folder `root` give.
 
-    Raises ConfigError with every problem and what mends it.
+    Raises ConfigError with every problem and what mends it; in a process of a running server the last good
+    `.env` stands in for one that is refused.
     """
+    root = root or project_root(Path(__file__).parent)
     try:
-        environment = read_environment(environ, root or project_root(Path(__file__).parent))
-    except StoreError as error:
-        raise ConfigError([str(error)]) from None
+        environment = read_environment(environ, root)
+        settings = _judged(environment, environ)
+    except (ConfigError, StoreError) as error:
+        refusal = error if isinstance(error, ConfigError) else ConfigError([str(error)])
+    else:
+        handover.keep_variables(environment.file)
+        return settings
+    variables = handover.last_variables()
+    if variables is not None:
+        last_good = Environment(environ, variables, root, stands_in=True)
+        with suppress(ConfigError):
+            return replace(_judged(last_good, environ), refused=refusal.message)
+    raise refusal
+
+
+def _judged(environment: Environment, environ: Mapping[str, str]) -> Settings:
     reader = _Reader(environment)
     name = reader.one_of("APP_ENV", (PRODUCTION, DEVELOPMENT, TESTING))
     ring_interval = reader.duration("SECRET_KEY_INTERVAL", "5s")

@@ -33,6 +33,8 @@ class Environment:
     """What `.env` says; empty where it is not there or not read."""
     root: Path
     """The project's folder, which has `.env`."""
+    stands_in: bool = False
+    """Whether `.env` is bad by now, and `file` is what it said when it was good last."""
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a variable; the process wins over `.env`, and an empty one counts as unset."""

@@ -1,9 +1,9 @@
-"""The last good ring, in memory that the processes of one server share.
+"""What was good last, in memory that the processes of one server share: the ring, the variables of `.env`.
 
-A server's first process calls `share` before it forks. From then on every good ring that any of its
-processes reads stands there; one that finds the ring bad, or starts when it already is, takes it from
-there. It is in no file and in no variable, and it is gone with the server. Where nobody calls `share`,
-nothing is shared.
+A server's first process calls `share` before it forks. From then on every good ring, and every good `.env`,
+that any of its processes reads stands there; one that finds them bad, or starts when they already are,
+takes them from there. They are in no file and in no variable, and gone with the server. Where nobody calls
+`share`, nothing is shared.
 """
 
 import json
@@ -11,27 +11,30 @@ import mmap
 import struct
 import sys
 import zlib
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from .key import Key
 from .keyring import Keyring
 
-_PLACE = "last good ring"
+PLACE = "last good"
 """Where the memory is found in `sys.modules`: also by a copy of this module that was loaded later, or
 under another name."""
 _SLOT = 4 << 20
-"""Bytes for a ring: more than any file that is read as one. A page that is not written costs nothing."""
+"""Bytes for a record: more than any file that is read as one. A page that is not written costs nothing."""
+_RING, _VARIABLES = (0, 1), (2, 3)
+"""The two slots of each."""
 _HEADER = struct.Struct("<QQI")
-"""Before a ring: its number, its length in bytes, and the checksum of number and ring."""
+"""Before a content: its number, its length in bytes, and the checksum of number and content."""
 
 
-def share(ring: Keyring) -> None:
-    """Share `ring`, and every good ring after it, with the processes that are forked from now on."""
+def share() -> None:
+    """Share what is kept from now on with the processes that are forked from now on."""
     if not is_shared():
-        place = ModuleType(_PLACE)
-        place.memory = mmap.mmap(-1, 2 * _SLOT)  # type: ignore[attr-defined]
-        sys.modules[_PLACE] = place
-    keep(ring)
+        place = ModuleType(PLACE)
+        place.memory = mmap.mmap(-1, 4 * _SLOT)  # type: ignore[attr-defined]
+        sys.modules[PLACE] = place
 
 
 def is_shared() -> bool:
@@ -40,24 +43,8 @@ def is_shared() -> bool:
 
 
 def keep(ring: Keyring) -> None:
-    """Make `ring` the last good one.
-
-    The older of two slots is written, so that a process killed meanwhile leaves the other one whole;
-    two that write at once tear their record, which the later one sees.
-    """
-    memory = _memory()
-    if memory is None:
-        return
-    content = json.dumps([(key.text, key.signs_from) for key in ring.keys], ensure_ascii=False).encode()
-    number, kept = max(_record(memory, 0), _record(memory, 1))
-    if content == kept:
-        return
-    slot = (number + 1) % 2
-    record = _HEADER.pack(number + 1, len(content), _checksum(number + 1, content)) + content
-    while True:
-        memory[slot * _SLOT : slot * _SLOT + len(record)] = record
-        if _record(memory, slot)[1]:
-            return
+    """Make `ring` the last good one."""
+    _write(_RING, [(key.text, key.signs_from) for key in ring.keys])
 
 
 def last_good(retention: int) -> Keyring | None:
@@ -65,14 +52,54 @@ def last_good(retention: int) -> Keyring | None:
 
     It is not judged again: what is refused today, and was not when it began to serve, serves on.
     """
+    kept = _read(_RING)
+    return Keyring(tuple(Key(text, signs_from) for text, signs_from in kept), retention) if kept else None
+
+
+def keep_variables(variables: Mapping[str, str]) -> None:
+    """Make `variables` the last good ones that `.env` said."""
+    _write(_VARIABLES, dict(variables))
+
+
+def last_variables() -> dict[str, str] | None:
+    """What the last good `.env` said; None where none is shared."""
+    kept: dict[str, str] | None = _read(_VARIABLES)
+    return kept
+
+
+def _write(slots: tuple[int, int], value: object) -> None:
+    """Write a record into the older of two slots: a process killed meanwhile leaves the other one whole.
+
+    Two that write at once tear their record, which the later one sees.
+    """
     memory = _memory()
-    content = max(_record(memory, 0), _record(memory, 1))[1] if memory else b""
-    keys = (Key(text, signs_from) for text, signs_from in json.loads(content or "[]"))
-    return Keyring(tuple(keys), retention) if content else None
+    if memory is None:
+        return
+    content = json.dumps(value, ensure_ascii=False).encode()
+    number, kept = _newest(memory, slots)
+    if content == kept:
+        return
+    slot = slots[(number + 1) % 2]
+    record = _HEADER.pack(number + 1, len(content), _checksum(number + 1, content)) + content
+    while True:
+        memory[slot * _SLOT : slot * _SLOT + len(record)] = record
+        if _record(memory, slot)[1]:
+            return
+
+
+def _read(slots: tuple[int, int]) -> Any:
+    """The value of the newest record; None where there is none."""
+    memory = _memory()
+    content = _newest(memory, slots)[1] if memory else b""
+    return json.loads(content) if content else None
 
 
 def _memory() -> mmap.mmap | None:
-    return getattr(sys.modules.get(_PLACE), "memory", None)
+    return getattr(sys.modules.get(PLACE), "memory", None)
+
+
+def _newest(memory: mmap.mmap, slots: tuple[int, int]) -> tuple[int, bytes]:
+    return max(_record(memory, slot) for slot in slots)
 
 
 def _record(memory: mmap.mmap, slot: int) -> tuple[int, bytes]:

@@ -136,14 +136,15 @@ def _superseded(environment: Environment) -> bool:
 def load_ring(environment: Environment) -> tuple[Source, Keyring]:
     """The ring and where it is kept. Raises RingRefused with all that is wrong, never showing a key.
 
-    In a process of a running server the last good ring stands in for one that is refused.
+    In a process of a running server the last good ring stands in for one that is refused; for one in `.env`
+    it does only where the rest of that file has its stand-in too.
     """
     source, seconds = locate(environment), retention(environment)
     try:
         return source, read_ring(source, seconds)
     except RingRefused:
         last = handover.last_good(seconds)
-        if last is None:
+        if last is None or (isinstance(source, Dotenv) and not environment.stands_in):
             raise
         return source, last
 

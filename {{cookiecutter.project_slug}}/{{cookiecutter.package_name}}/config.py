@@ -75,6 +75,9 @@ class Settings:
         lines = [(logging.INFO, f"Secret key: {self.ring.described(now)} (from {self.ring_source!r})")]
         if self.production and not self.trusted_hosts:
             lines.append((logging.WARNING, "TRUSTED_HOSTS is not set: every host name is served"))
+        if self.refused:
+            problems = self.refused.replace("\n", "; ")
+            lines.append((logging.ERROR, f"The last good settings serve on, for: {problems}"))
         return lines
 
     def flask_config(self) -> dict[str, Any]:

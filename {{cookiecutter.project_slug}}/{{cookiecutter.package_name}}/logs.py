@@ -61,10 +61,9 @@ def init_app(app: Flask, live: LiveRing, settings: Settings) -> None:
         _configure(settings.production)
     redaction.init_app(live, [app.logger, logging.getLogger()])
     live.current()  # the file has gone bad already? Then the log says so from the first line on
-    if settings.refused:
-        _log.error("The last good settings serve on, for: %s", settings.refused.replace("\n", "; "))
-    if not (is_running_from_reloader() or handover.is_shared()):  # else the parent process has said it
-        for level, line in settings.notices(live.now):
+    told = is_running_from_reloader() or handover.is_shared()  # by the parent process, but for new errors
+    for level, line in settings.notices(live.now):
+        if level >= logging.ERROR or not told:
             _log.log(level, line)
 
 

@@ -19,8 +19,9 @@ DEADLINE = 20.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 LOOP = """
-import io, time
+import io, os, time
 from apps import {app}
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the log: what a reader of it does is not measured
 from werkzeug.test import EnvironBuilder
 wsgi = {app}().wsgi_app
 base = EnvironBuilder("{path}", base_url="https://127.0.0.1/").get_environ()
@@ -48,8 +49,12 @@ def run(project: Project) -> list[Figure]:
         candidates = {app: partial(in_process, project, app, path) for app in ("bare", "baked")}
         figures += compared(f"in-process {path}", "µs CPU", candidates, ROUNDS)
     with ExitStack() as stack:
-        servers = {app: stack.enter_context(gunicorn(project, app)) for app in ("bare", "baked")}
-        cpu = {app: partial(server_cpu, *servers[app]) for app in servers}
+        servers = {
+            "bare": gunicorn(project, "bare"),
+            "bare, with an access log": gunicorn(project, "bare", "--access-logfile", "-"),
+            "baked, which logs requests": gunicorn(project, "baked"),
+        }
+        cpu = {name: partial(server_cpu, *stack.enter_context(servers[name])) for name in servers}
         figures += compared("gunicorn /count", "µs CPU", cpu, ROUNDS)
     return figures
 
@@ -61,13 +66,13 @@ def in_process(project: Project, app: str, path: str, cookie: str = "", **variab
 
 
 @contextmanager
-def gunicorn(project: Project, app: str) -> Iterator[tuple[int, int]]:
+def gunicorn(project: Project, app: str, *flags: str) -> Iterator[tuple[int, int]]:
     """A server with two sync workers on a free port of loopback: its process id and its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [project.program("gunicorn"), "--no-control-socket"]
-    command += ["--bind", f"127.0.0.1:{port}", "--workers", "2", f"apps:{app}()"]
+    command += ["--bind", f"127.0.0.1:{port}", "--workers", "2", *flags, f"apps:{app}()"]
     server = subprocess.Popen(
         command,
         cwd=project.path,

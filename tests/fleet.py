@@ -4,7 +4,6 @@ import http.client
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from conftest import Bake
-from serving import LIMIT, wait_until
+from serving import LIMIT, end, free_port, wait_until
 
 APPS = Path(__file__).parent / "apps"
 CLOCK_AHEAD = 1.0
@@ -65,7 +64,7 @@ class Instance:
     """One gunicorn, in a process group of its own, on a port of its own; `number` counts from 0."""
 
     def __init__(self, bake: Bake, folder: Path, number: int, app: str, flags: Sequence[str]) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.log = folder / f"gunicorn-{number}.log"
         # An app that is not the project's is served without the project's gunicorn.conf.py.
         self._folder = folder if app == "stock" else bake.path
@@ -108,13 +107,7 @@ class Instance:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        end(process)
 
     def replace(self, variables: Mapping[str, str]) -> None:
         """Put a new process, with other variables, in the place of the one that runs."""
@@ -301,10 +294,3 @@ class Load:
         for client in self.clients:
             if client.failure:
                 raise client.failure
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from running import LIMIT, free_port, wait_until
+from serving import LIMIT, free_port, wait_until
 
 
 class RedisServer:

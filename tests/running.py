@@ -3,34 +3,16 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from conftest import Bake, run
+from serving import LIMIT, free_port, wait_until
 
 APPS = Path(__file__).parent / "apps"
-LIMIT = 30.0
-"""Seconds after which a wait gives up."""
 SERVES_ON = "The last good secret key serves on"
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Ask `condition` again and again; fail after LIMIT seconds."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {LIMIT:.0f} s"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

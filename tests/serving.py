@@ -67,9 +67,7 @@ def serving(
     certificate: Path | None = None,
 ) -> Iterator[Server]:
     """Run `command`, in which PORT stands for a free port, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = Server(probe.getsockname()[1], log, certificate)
+    server = Server(free_port(), log, certificate)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [part.replace("PORT", str(server.port)) for part in command],
@@ -84,21 +82,33 @@ def serving(
         wait_until(lambda: _answers(server, process), f"an answer to {command[0]}")
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        end(process)
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the leader of a process group; kill the whole group where it does not end."""
+    process.terminate()
+    try:
+        process.wait(LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
     """Ask `condition` again and again; fail after LIMIT seconds."""
     end = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {LIMIT:.0f} s"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def _answers(server: Server, process: "subprocess.Popen[bytes]") -> bool:

@@ -22,7 +22,8 @@ from pathlib import Path
 import flask_unsign_wordlist
 import pytest
 from conftest import Bake, run
-from running import Server, Site, wait_until
+from running import Server, Site
+from serving import wait_until
 
 PUBLIC_KEY = re.compile(rb"^'([0-9a-f]{64})'$", re.MULTILINE)
 FLAGS = [

@@ -9,7 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from conftest import PROJECT, Bake, run
-from running import SERVES_ON, Server, wait_until
+from running import SERVES_ON, Server
+from serving import wait_until
 
 FOLDER = PROJECT / "deploy" / "kubernetes"
 VERSIONS = ("1.30", kubernetes_validate.latest_version())

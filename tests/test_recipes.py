@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, Bake, Result, run
-from running import Server, wait_until
+from running import Server
+from serving import wait_until
 
 PAGE = (PROJECT / "docs" / "deploy.md").read_text("utf-8")
 MODULES = [path for path in Path("/usr/lib").rglob("libsofthsm2.so") if path.is_file()]

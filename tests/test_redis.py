@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import UV, Bake, run
 from redis_server import RedisServer
-from running import LIMIT, Server, free_port, wait_until
+from running import Server
+from serving import LIMIT, free_port, wait_until
 
 CLIENTS = 24
 PAUSE = 0.05

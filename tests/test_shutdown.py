@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Bake
-from running import APPS, LIMIT, Server, wait_until
+from running import APPS, Server
+from serving import LIMIT, wait_until
 
 CLIENTS = 8
 SECONDS = 0.1

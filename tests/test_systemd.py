@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Bake
-from running import Server, wait_until
+from running import Server
+from serving import wait_until
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 

@@ -122,6 +122,18 @@ def test_the_key_that_flask_copied_from_a_dotenv_before_a_rotation_does_not_hide
     assert len(problems(load, rotated, SECRET_KEY=OLD, SECRET_KEY_FILE=key_file(tmp_path / "ring", NEW))) == 1
 
 
+def test_the_key_that_flask_copied_before_a_revocation_does_not_come_back_with_a_reload(load: Load) -> None:
+    revoked = f"SECRET_KEY={NEW}\n"
+
+    for copied in ({"SECRET_KEY": OLD}, {"SECRET_KEY": OLD, "SECRET_KEY_FALLBACKS": OLDEST}):
+        source, ring = load(revoked, WERKZEUG_RUN_MAIN="true", **copied)
+        assert (source, texts(ring)) == (".env", [NEW])
+    assert texts(load(revoked, SECRET_KEY=OLD)[1]) == [OLD]
+    assert texts(load(revoked, SECRET_KEY=OLD, WERKZEUG_RUN_MAIN="true", APP_ENV="production")[1]) == [OLD]
+    assert texts(load(f"SECRET_KEY={OLD}\n", SECRET_KEY=NEW, WERKZEUG_RUN_MAIN="true")[1]) == [NEW]
+    assert texts(load(revoked, SECRET_KEY=FOREIGN, WERKZEUG_RUN_MAIN="true")[1]) == [FOREIGN]
+
+
 @pytest.mark.parametrize("other", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
 @pytest.mark.parametrize("value", [NEW, ""], ids=["set", "empty"])
 def test_a_variable_and_its_file_together_are_an_error(

@@ -50,6 +50,11 @@ class Environment:
         """Whether `.env` counts here."""
         return self.process.get("APP_ENV", "").strip() != PRODUCTION
 
+    @property
+    def reloaded(self) -> bool:
+        """Whether the development server has started this process anew, with its own old variables."""
+        return self.process.get("WERKZEUG_RUN_MAIN") == "true"
+
 
 def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     """Part the variables of `environ` from those that `.env` in the folder `root` says.

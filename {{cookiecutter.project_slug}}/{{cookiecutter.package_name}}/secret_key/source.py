@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from . import handover
 from .duration import parse_duration
 from .environment import Environment, edited_dotenv, read_dotenv
-from .key import Key, mint
+from .key import MINTED, Key, mint
 from .keyring import RETENTION, Keyring, RingRefused, judge_ring
 from .store import (
     StoreError,
@@ -127,10 +127,16 @@ def locate(environment: Environment) -> Source:
 
 
 def _superseded(environment: Environment) -> bool:
-    """Whether the process has an older key of `.env`'s ring: what `flask` copied before a rotation."""
+    """Whether the process has a key that `.env` no longer begins with: what `flask` copied from it before.
+
+    A rotation left it among the older keys; a revocation did not, and the development server hands the
+    copy on to each process that it starts anew.
+    """
     older = [text.strip() for text in environment.file.get(FALLBACKS, "").split(",")]
-    key = environment.process.get(KEY, "").strip()
-    return bool(key) and key in older and KEY_FILE not in environment.process
+    key, newest = environment.process.get(KEY, "").strip(), environment.file.get(KEY, "").strip()
+    minted = MINTED.fullmatch(key) and MINTED.fullmatch(newest)
+    revoked = environment.reloaded and minted and key < newest  # a minted key begins with its moment
+    return bool(key) and (key in older or bool(revoked)) and KEY_FILE not in environment.process
 
 
 def load_ring(environment: Environment) -> tuple[Source, Keyring]:

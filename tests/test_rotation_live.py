@@ -113,10 +113,11 @@ def test_todays_practice_loses_sessions(fleet: StartFleet, tmp_path: Path, kind:
         assert load.figures().refused > 0
 
 
+@kinds
 def test_a_revoked_key_is_refused_within_one_interval_and_for_good(
-    shared: Bake, fleet: StartFleet, ring: dict[str, str]
+    shared: Bake, fleet: StartFleet, ring: dict[str, str], kind: str
 ) -> None:
-    with fleet("baked", "sync") as two:
+    with fleet("baked", kind) as two:
         two.start(ring)
         with Load(two) as load:
             load.round()
@@ -126,7 +127,7 @@ def test_a_revoked_key_is_refused_within_one_interval_and_for_good(
             with ThreadPoolExecutor(len(old)) as pool:
                 answers = list(pool.map(lambda pair: ask(pair[0], cookies=pair[1]), product(two.ports, old)))
             load.round()
-        show("revoke", load)
+        show(f"revoke, {kind}", load)
         assert_no_restart(two)
         assert [answer.counts for answer in answers] == [[1, 1]] * len(answers)
         assert load.figures().clients_hit == load.figures().clients

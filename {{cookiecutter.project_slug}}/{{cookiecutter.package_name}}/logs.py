@@ -73,17 +73,27 @@ def request_id() -> str:
     return given
 
 
+class RequestLine(dict[str, object]):
+    """What a request was: fields for who writes JSON, and a line to read for all others."""
+
+    def __str__(self) -> str:
+        return str(self["message"])
+
+
 def _log_request(environ: "WSGIEnvironment", status: int, seconds: float) -> None:
     # Quoted, for no line break; without the query, which may hold a token.
-    fields = {
-        "method": quote(environ["REQUEST_METHOD"]),
-        "path": quote(environ.get("PATH_INFO", "").encode("latin-1")),
-        "status": status,
-        "milliseconds": round(seconds * 1000, 1),
-        "client": quote(environ.get("REMOTE_ADDR") or "-", safe=":"),
-    }
-    message = "{method} {path} {status} in {milliseconds} ms for {client}".format_map(fields)
-    _log.info(message, extra={**fields, "request_id": environ[_ID]})
+    method, path = quote(environ["REQUEST_METHOD"]), quote(environ.get("PATH_INFO", "").encode("latin-1"))
+    client = quote(environ.get("REMOTE_ADDR") or "-", safe=":")
+    milliseconds = round(seconds * 1000, 1)
+    line = RequestLine(
+        message=f"{method} {path} {status} in {milliseconds} ms for {client}",
+        method=method,
+        path=path,
+        status=status,
+        milliseconds=milliseconds,
+        client=client,
+    )
+    _log.info(line, extra={"request_id": environ[_ID]})
 
 
 class RequestIds(logging.Filter):

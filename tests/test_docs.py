@@ -73,6 +73,17 @@ def test_a_link_of_the_project_leads_to_a_file_and_a_heading(shared: Bake, name:
     assert dangling(shared.path / name) == []
 
 
+@pytest.mark.parametrize("folder", [TEMPLATE, PROJECT], ids=["template", "project"])
+def test_every_page_is_reached_from_the_readme(folder: Path) -> None:
+    reached, new = set[Path](), {folder / "README.md"}
+    while new:
+        reached |= new
+        linked = {page.parent / link.partition("#")[0] for page in new for link in links(page)}
+        new = {page.resolve() for page in linked if page.suffix == ".md" and page.is_file()} - reached
+    names = OF_TEMPLATE if folder == TEMPLATE else OF_PROJECT
+    assert {folder / name for name in names} <= reached
+
+
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

@@ -13,8 +13,3 @@ def blocks(readme: Path) -> list[list[str]]:
     """Its commands, a list for each block."""
     found = re.findall(r"^```sh\n(.*?)^```$", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     return [block.splitlines() for block in found]
-
-
-def links(readme: Path) -> list[str]:
-    """The files that it names, relative to its own folder."""
-    return re.findall(r"\]\((?!\w+:)([^)#]+)", readme.read_text("utf-8"))

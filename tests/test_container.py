@@ -61,6 +61,12 @@ def test_the_compose_file_is_valid_and_hands_the_key_over_as_a_secret(project: B
     assert "SECRET_KEY" not in app["environment"]
 
 
+def test_a_full_session_store_drops_no_session(project: Bake) -> None:
+    compose = PyCompose.from_yaml((project.path / "compose.yaml").read_text())
+    command = compose.to_dict()["services"]["store"]["command"]
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
 def test_the_context_has_what_the_image_needs_and_nothing_else(project: Bake) -> None:
     names = {str(path.relative_to(project.path)).partition("/")[0] for path in image.sent(project.path)}
     assert names == {"pyproject.toml", "README.md", "gunicorn.conf.py", project.package.name}

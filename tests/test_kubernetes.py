@@ -45,6 +45,11 @@ PODS = {
 }
 
 
+def test_a_full_session_store_drops_no_session() -> None:
+    [store] = PODS["redis"]["spec"]["containers"]
+    assert store["args"][store["args"].index("--maxmemory-policy") + 1] == "noeviction"
+
+
 @pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
 def test_a_pod_meets_the_restricted_standard_and_more(pod: Manifest) -> None:
     spec = pod["spec"]

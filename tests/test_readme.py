@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 from conftest import TEMPLATE, Bake, run
-from readme import OF_PROJECT, OF_TEMPLATE, blocks, links
+from readme import OF_PROJECT, OF_TEMPLATE, blocks
 from serving import serving
 
 BAKE, TEST = blocks(OF_TEMPLATE)
-
-
-@pytest.mark.parametrize("readme", [OF_TEMPLATE, OF_PROJECT], ids=["template", "project"])
-def test_the_files_that_a_readme_names_are_there(readme: Path) -> None:
-    assert links(readme)
-    assert [link for link in links(readme) if not (readme.parent / link).exists()] == []
 
 
 def test_two_commands_do_all_set_up_and_a_ci_machine_runs_the_second() -> None:

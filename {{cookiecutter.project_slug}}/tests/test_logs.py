@@ -6,13 +6,18 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from apps import KEY, make_app
 from flask.testing import FlaskClient
 
 from {{ cookiecutter.package_name }} import (
+    create_app,
     logs,
+)
+from {{ cookiecutter.package_name }}.config import (
+    load,
 )
 from {{ cookiecutter.package_name }}.secret_key import handover
 from {{ cookiecutter.package_name }}.secret_key.key import (
@@ -207,6 +212,25 @@ def test_what_the_first_process_of_a_server_has_said_the_others_do_not_say_again
     start(TRUSTED_HOSTS="")
 
     assert printed() == []
+
+
+@pytest.mark.usefixtures("own_server")
+def test_each_process_of_a_server_tells_that_the_settings_have_gone_bad(
+    printed: Printed, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"SECRET_KEY={KEY}\nTRUSTED_PROXIES=one\nMAX_CONTENT_LENGTH=much\n")
+    handover.share()
+    handover.keep_variables({"SECRET_KEY": KEY})
+
+    logging.getLogger().handlers[:] = []
+    create_app(load({}, tmp_path))
+
+    (line,) = map(json.loads, printed())
+    assert line["level"] == "ERROR"
+    assert line["message"] == (
+        "The last good settings serve on, for: TRUSTED_PROXIES must be a whole number, such as 0; "
+        "MAX_CONTENT_LENGTH must be a whole number, such as 1048576"
+    )
 
 
 def test_the_line_of_the_development_server_is_not_said_twice_but_its_errors_are(printed: Printed) -> None:

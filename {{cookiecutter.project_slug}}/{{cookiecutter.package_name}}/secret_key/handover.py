@@ -43,12 +43,13 @@ def keep(ring: Keyring) -> None:
     memory = _memory()
     if memory is None:
         return
-    content = json.dumps([(key.text, key.signs_from) for key in ring.keys], ensure_ascii=False).encode()
+    content = json.dumps([(key.text, key.signs_from) for key in ring.keys]).encode()
     number, kept = max(_record(memory, 0), _record(memory, 1))
     if content == kept:
         return
-    slot = (number + 1) % 2
-    record = _HEADER.pack(number + 1, len(content), _checksum(number + 1, content)) + content
+    number += 1
+    slot = number % 2
+    record = _HEADER.pack(number, len(content), _checksum(number, content)) + content
     while True:
         memory[slot * _SLOT : slot * _SLOT + len(record)] = record
         if _record(memory, slot)[1]:

@@ -1,6 +1,8 @@
 """Every test runs in a folder of its own, away from this machine's environment, home and `.env`."""
 
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,24 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's clock shows the time of another zone."""
+    monkeypatch.setenv("TZ", "<+13>-13")
+    time.tzset()
+    yield
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+@pytest.fixture
+def own_server() -> Iterator[None]:
+    """The test is a server of its own: what it shares is gone with it, and any copy of the folder."""
+    yield
+    for name in {"last good ring"} | {name for name in sys.modules if name.startswith("secret_key")}:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

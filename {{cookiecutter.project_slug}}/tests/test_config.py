@@ -4,6 +4,7 @@ import os
 import traceback
 from pathlib import Path
 
+import click
 import pytest
 
 from {{ cookiecutter.package_name }}.config import (
@@ -11,9 +12,13 @@ from {{ cookiecutter.package_name }}.config import (
     Settings,
     load,
 )
+from {{ cookiecutter.package_name }}.secret_key import (
+    handover,
+)
 from {{ cookiecutter.package_name }}.secret_key.key import mint
 
 KEY, OLDER = mint(1_700_000_000).text, mint(1_600_000_000).text
+DAY = 86400
 
 
 def loaded(**environ: str) -> Settings:
@@ -63,6 +68,59 @@ def test_any_other_word_is_refused(tmp_path: Path, word: str) -> None:
     assert problems(APP_ENV=word) == expected
     (tmp_path / ".env").write_text(f"APP_ENV={word}\n")
     assert problems() == expected
+
+
+@pytest.mark.parametrize(
+    ("attribute", "default", "name", "value", "meant"),
+    [
+        ("ring_interval", 5, "SECRET_KEY_INTERVAL", "1m", 60),
+        ("session_store", "signed", "SESSION_STORE", "encrypted", "encrypted"),
+        ("session_lifetime", 7 * DAY, "SESSION_LIFETIME", "1d", DAY),
+        ("session_absolute_lifetime", 30 * DAY, "SESSION_ABSOLUTE_LIFETIME", "90d", 90 * DAY),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "1", True),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "0", False),
+        ("trusted_hosts", (), "TRUSTED_HOSTS", "a.example, .B.example", ("a.example", ".b.example")),
+        ("trusted_proxies", 0, "TRUSTED_PROXIES", "2", 2),
+        ("max_content_length", 1 << 20, "MAX_CONTENT_LENGTH", "5000", 5000),
+    ],
+)
+def test_a_setting_has_a_safe_default_and_means_what_it_says(
+    attribute: str, default: object, name: str, value: str, meant: object
+) -> None:
+    assert getattr(loaded(), attribute) == default
+    assert getattr(loaded(**{name: value}), attribute) == meant
+
+
+OFF = ["FLASK_DEBUG must be off in production; unset it, and run without --debug"]
+
+
+@pytest.mark.parametrize("word", ["1", "true", "on", "yes", "x"])
+def test_production_refuses_debug(word: str) -> None:
+    assert problems(FLASK_DEBUG=word) == OFF
+    assert loaded(FLASK_DEBUG=word, APP_ENV="development").environment == "development"
+
+
+@pytest.mark.parametrize("word", ["", "0", "false", "False", "no", "NO"])
+def test_production_starts_where_debug_is_off(word: str) -> None:
+    assert loaded(FLASK_DEBUG=word).production
+
+
+@pytest.mark.parametrize(("debugger", "expected"), [(True, OFF), (False, []), (None, [])])
+def test_production_refuses_the_debugger_of_flask_run(debugger: bool | None, expected: list[str]) -> None:
+    with click.Context(click.Command("run")) as command:
+        command.params["debugger"] = debugger
+        assert (problems() if expected else []) == expected
+        assert loaded(APP_ENV="testing").environment == "testing"
+
+
+@pytest.mark.usefixtures("own_server")
+def test_a_server_is_asked_at_the_start_but_not_by_a_worker_that_begins_later() -> None:
+    gone = "redis://127.0.0.1:1"
+    (problem,) = problems(SESSION_STORE=gone)
+    assert "does not answer" in problem
+
+    handover.share(loaded().ring)
+    assert loaded(SESSION_STORE=gone).session_store == gone
 
 
 WRONG = {

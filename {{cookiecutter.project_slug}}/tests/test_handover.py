@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -23,17 +22,10 @@ from {{ cookiecutter.package_name }}.secret_key.keyring import (
 )
 from {{ cookiecutter.package_name }}.secret_key.source import load_ring
 
+pytestmark = pytest.mark.usefixtures("own_server")
+
 FOREIGN = Key("schlüssel, made elsewhere, 1234567890")
 RINGS = [Keyring((mint(start), mint(0), FOREIGN)) for start in range(1, 6)]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_shared() -> Iterator[None]:
-    """Each test is a server of its own."""
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_nothing_is_kept_where_nothing_is_shared() -> None:

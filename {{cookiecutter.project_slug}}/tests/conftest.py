@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from sites import PROGRAM, RedisServer
+from sites import NO_PROGRAM, PROGRAM, RedisServer
 
 settings.register_profile("policy", database=None, deadline=None, print_blob=True)
 settings.load_profile("policy")
@@ -51,7 +51,7 @@ def own_server() -> Iterator[None]:
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for the tests that leave it running."""
     if PROGRAM is None:
-        pytest.skip("no redis-server or valkey-server on PATH")
+        pytest.skip(NO_PROGRAM)
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
@@ -68,7 +68,7 @@ def redis(shared_redis: RedisServer) -> RedisServer:
 def fragile_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A server for one test, to be stopped and paused."""
     if PROGRAM is None:
-        pytest.skip("no redis-server or valkey-server on PATH")
+        pytest.skip(NO_PROGRAM)
     server = RedisServer(tmp_path)
     yield server
     server.stop()

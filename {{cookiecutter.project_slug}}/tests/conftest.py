@@ -2,12 +2,15 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from sites import PROGRAM, RedisServer
+
+from {{ cookiecutter.package_name }}.secret_key import handover
 
 settings.register_profile("policy", database=None, deadline=None, print_blob=True)
 settings.load_profile("policy")
@@ -29,12 +32,21 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own_server() -> Iterator[None]:
-    """What this test shares with the processes of its server is gone after it."""
-    before = set(sys.modules)
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's clock shows the time of another zone."""
+    monkeypatch.setenv("TZ", "<+13>-13")
+    time.tzset()
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+@pytest.fixture
+def own_server() -> Iterator[None]:
+    """The test is a server of its own: what it shares is gone with it, and any copy of the folder."""
+    yield
+    for name in {handover.PLACE} | {name for name in sys.modules if name.startswith("secret_key")}:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

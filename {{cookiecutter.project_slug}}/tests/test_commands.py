@@ -102,10 +102,15 @@ both_places = pytest.mark.parametrize("place", [Project.dotenv, Project.key_file
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty project, at the moment NOW."""
-    monkeypatch.setattr(cli, "project_root", lambda _: tmp_path)
+    """A project without a key, seen from another folder, at the moment NOW."""
+    path = tmp_path / "project"
+    for folder in (path, tmp_path / "elsewhere"):
+        folder.mkdir()
+    (path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(cli, "__file__", str(path / "package" / "secret_key" / "cli.py"))
     monkeypatch.setattr(time, "time", lambda: NOW + 0.9)
-    return Project(tmp_path)
+    return Project(path)
 
 
 def mode(path: Path) -> int:
@@ -192,11 +197,12 @@ def test_init_loses_against_another_one_without_harm(
 
 
 def test_generate_prints_one_key_and_nothing_else(project: Project) -> None:
+    before = project.state()
     first, second = project.succeeds("generate"), project.succeeds("generate")
 
     assert judge(first.removesuffix("\n"), store.leaked_hashes()).signs_from == NOW
     assert first != second
-    assert project.state() == {}
+    assert project.state() == before
 
 
 # status
@@ -229,7 +235,9 @@ def test_status_tells_no_change_where_none_comes(project: Project) -> None:
 def test_status_is_json_for_a_monitor(project: Project) -> None:
     project.dotenv(KEY, Key(FOREIGN))
 
-    assert json.loads(project.succeeds("status", "--json", SECRET_KEY_RETENTION="14d")) == {
+    output = project.succeeds("status", "--json", SECRET_KEY_RETENTION="14d")
+    assert output.startswith('{\n  "keys": ['), "people read it as well"
+    assert json.loads(output) == {
         "retention_seconds": 14 * DAY,
         "keys": [
             {
@@ -309,6 +317,15 @@ def test_rotate_leaves_the_rest_of_a_dotenv_as_it_is(project: Project) -> None:
     )
 
 
+def test_rotate_keeps_every_key_that_still_verifies(project: Project) -> None:
+    young, younger = mint(NOW - 2 * DAY), mint(NOW - DAY)
+    project.dotenv(younger, young)
+    output = project.succeeds("rotate")
+
+    assert project.ring().keys[1:] == (younger, young)
+    assert f"The old key {younger.fingerprint} signs until then" in output
+
+
 @both_places
 def test_rotate_drops_what_has_expired_and_says_so(project: Project, place: Write) -> None:
     place(project, KEY, OLDER, OLDEST)
@@ -366,7 +383,7 @@ def test_rotate_refuses_options_that_make_no_sense(project: Project, options: li
     result = project.run("rotate", *options)
 
     assert result.exit_code == 2
-    assert error in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {error}")
     assert project.state() == before
 
 
@@ -396,7 +413,10 @@ def test_revoke_leaves_one_new_key_that_signs_now(project: Project, place: Write
 
     assert new.signs_from == NOW
     assert mode(path) == 0o640
-    assert f"{path} has one new key, {new.fingerprint}, and no other." in output
+    assert output.splitlines() == [
+        f"{path} has one new key, {new.fingerprint}, and no other.",
+        "Running apps that follow the file refuse all that was signed before, in seconds.",
+    ]
     assert KEY.text not in path.read_text()
 
 
@@ -508,6 +528,22 @@ def test_a_locked_folder_is_left_alone(project: Project, command: list[str], pla
         assert project.refuses(*command) == f"{project.path} is locked by another command: try again"
 
 
+@pytest.mark.parametrize("command", [["init"], ["rotate"], ["revoke", "--yes"]], ids=" ".join)
+def test_a_retention_that_apps_would_refuse_is_told(project: Project, command: list[str]) -> None:
+    project.dotenv(KEY)
+    result = project.run(*command, SECRET_KEY_RETENTION="a week")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: SECRET_KEY_RETENTION must be a number with a unit")
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_status_tells_times_in_utc_wherever_the_machine_is(project: Project) -> None:
+    project.dotenv(KEY)
+
+    assert " 2027-01-05 08:00:00 UTC " in project.succeeds("status")
+
+
 def test_no_command_but_generate_and_print_shows_a_key(project: Project) -> None:
     project.dotenv(KEY, OLDER)
     outputs = [
@@ -522,7 +558,8 @@ def test_no_command_but_generate_and_print_shows_a_key(project: Project) -> None
 # scan
 
 
-def test_scan_tells_what_it_found_and_what_to_do(project: Project) -> None:
+def test_scan_tells_what_it_found_and_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.path)
     subprocess.run(["git", "init", "--quiet"], check=True)
     assert project.succeeds("scan") == ""
 

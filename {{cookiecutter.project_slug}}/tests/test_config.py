@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from {{ cookiecutter.package_name }}.config import (
@@ -17,6 +18,7 @@ from {{ cookiecutter.package_name }}.secret_key import handover
 from {{ cookiecutter.package_name }}.secret_key.key import mint
 
 KEY, OLDER = mint(1_700_000_000).text, mint(1_600_000_000).text
+DAY = 86400
 
 
 def loaded(**environ: str) -> Settings:
@@ -66,6 +68,46 @@ def test_any_other_word_is_refused(tmp_path: Path, word: str) -> None:
     assert problems(APP_ENV=word) == expected
     (tmp_path / ".env").write_text(f"APP_ENV={word}\n")
     assert problems() == expected
+
+
+@pytest.mark.parametrize(
+    ("attribute", "default", "name", "value", "meant"),
+    [
+        ("ring_interval", 5, "SECRET_KEY_INTERVAL", "1m", 60),
+        ("session_store", "signed", "SESSION_STORE", "encrypted", "encrypted"),
+        ("session_lifetime", 7 * DAY, "SESSION_LIFETIME", "1d", DAY),
+        ("session_absolute_lifetime", 30 * DAY, "SESSION_ABSOLUTE_LIFETIME", "90d", 90 * DAY),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "1", True),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "0", False),
+        ("trusted_hosts", (), "TRUSTED_HOSTS", "a.example, .B.example", ("a.example", ".b.example")),
+        ("trusted_proxies", 0, "TRUSTED_PROXIES", "2", 2),
+        ("max_content_length", 1 << 20, "MAX_CONTENT_LENGTH", "5000", 5000),
+    ],
+)
+def test_a_setting_has_a_safe_default_and_means_what_it_says(
+    attribute: str, default: object, name: str, value: str, meant: object
+) -> None:
+    assert getattr(loaded(), attribute) == default
+    assert getattr(loaded(**{name: value}), attribute) == meant
+
+
+def test_production_refuses_the_debugger_that_flask_run_got() -> None:
+    with click.Context(click.Command("run")) as command:
+        assert loaded().production
+        command.params["debugger"] = True
+        assert loaded(APP_ENV="development").environment == "development"
+        assert problems() == ["FLASK_DEBUG must be off in production; unset it, and run without --debug"]
+
+
+@pytest.mark.usefixtures("own_server")
+def test_a_server_is_asked_at_the_start_but_not_by_a_worker_that_begins_later() -> None:
+    gone = "redis://127.0.0.1:1"
+    (problem,) = problems(SESSION_STORE=gone)
+    assert "does not answer" in problem
+
+    handover.share()
+    loaded()
+    assert loaded(SESSION_STORE=gone).session_store == gone
 
 
 WRONG = {

@@ -219,7 +219,8 @@ OLD_VALUES = st.sampled_from(
     ]
 )
 COMMENTS = st.sampled_from(["", " # comment", '\t# it\'s a "comment" = x'])
-NEW_VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs"])).map(str.strip)
+PRINTABLE = st.characters(exclude_categories=["Cc", "Cs"])
+NEW_VALUES = (st.text(PRINTABLE) | st.text("a'\"\\#$ ")).map(str.strip)
 
 
 @st.composite
@@ -282,9 +283,14 @@ def test_any_text_is_changed_as_meant_or_not_at_all(text: str, new: str) -> None
     )
 
 
-def test_a_text_that_cannot_be_changed_as_meant_is_refused() -> None:
-    with pytest.raises(StoreError, match="change it by hand"):
-        edited_dotenv("OPEN='no end", {"KEY": "it's"})
+@pytest.mark.parametrize(
+    ("text", "changes"), [("OPEN='no end", {"KEY": "it's"}), ("'WITH SPACE'=old", {"WITH SPACE": "new"})]
+)
+def test_a_text_that_cannot_be_changed_as_meant_is_refused(text: str, changes: dict[str, str]) -> None:
+    with pytest.raises(StoreError) as caught:
+        edited_dotenv(text, changes)
+
+    assert str(caught.value) == "`.env` has lines that cannot be kept as they are: change it by hand"
 
 
 def values(text: str) -> dict[str, str]:

@@ -22,11 +22,10 @@ from {{ cookiecutter.package_name }}.secret_key.keyring import (
 )
 from {{ cookiecutter.package_name }}.secret_key.source import load_ring
 
+pytestmark = pytest.mark.usefixtures("own_server")
+
 FOREIGN = Key("schlüssel, made elsewhere, 1234567890")
 RINGS = [Keyring((mint(start), mint(0), FOREIGN)) for start in range(1, 6)]
-
-
-pytestmark = pytest.mark.usefixtures("own_server")
 
 
 def share(ring: Keyring) -> None:

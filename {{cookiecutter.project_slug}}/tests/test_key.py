@@ -80,6 +80,11 @@ def test_a_minted_key_has_a_prefix_a_time_256_random_bits_and_a_checksum() -> No
     assert text[-8:] == f"{zlib.crc32(text[:-8].encode()):08x}"
 
 
+@pytest.mark.usefixtures("far_from_utc")
+def test_a_minted_key_tells_its_time_in_utc_wherever_the_machine_is() -> None:
+    assert mint(1_800_000_000).text.startswith("fsk_20270115T080000Z_")
+
+
 def test_no_two_minted_keys_share_their_random_bits() -> None:
     assert len({mint(0).text.split("_")[2] for _ in range(1000)}) == 1000
 
@@ -120,7 +125,7 @@ def test_a_minted_key_with_a_character_dropped_doubled_or_swapped_is_refused() -
 def test_a_minted_key_names_a_moment_that_exists() -> None:
     body = "fsk_20260230T000000Z_" + "0f" * 32 + "_"
 
-    with pytest.raises(KeyRefused, match="names a moment that does not exist"):
+    with pytest.raises(KeyRefused, match=r"^is damaged: it names a moment that does not exist$"):
         judge(f"{body}{zlib.crc32(body.encode()):08x}", LEAKED)
 
 
@@ -146,6 +151,35 @@ def test_a_key_that_can_be_guessed_or_was_not_meant_is_refused(text: str, reason
 def test_a_random_key_made_elsewhere_is_accepted_and_has_no_time(make: Callable[[], str]) -> None:
     for text in [make() for _ in range(200)]:
         assert judge(text, LEAKED) == Key(text, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"), [(f'"{GOOD_FOREIGN}"', "take them away"), (f" {GOOD_FOREIGN}", "take that away")]
+)
+def test_what_stands_around_a_key_is_told_with_its_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(KeyRefused) as caught:
+        judge(text, LEAKED)
+
+    assert caught.value.remedy == remedy
+
+
+def test_letters_are_no_quotes() -> None:
+    assert judge(f"X{GOOD_FOREIGN}X", LEAKED)
+
+
+FIVE, SIX = ("".join(set_of[i * i % 37 % len(set_of)] for i in range(36)) for set_of in ("adgjm", "adgjmp"))
+RUN_OF_31, RUN_OF_32 = ("".join(map(chr, range(ord("0"), ord("0") + length))) for length in (31, 32))
+
+
+@pytest.mark.parametrize(
+    ("good", "predictable"),
+    [(SIX, FIVE), (RUN_OF_31 + "acegikmoq", RUN_OF_32 + "acegikmo")],
+    ids=["six characters, and five", "three quarters that follow one another, and more"],
+)
+def test_a_key_made_elsewhere_is_predictable_from_a_limit_on(good: str, predictable: str) -> None:
+    assert judge(good, LEAKED) == Key(good)
+    with pytest.raises(KeyRefused, match="is predictable: its characters"):
+        judge(predictable, LEAKED)
 
 
 @given(st.text(max_size=80))

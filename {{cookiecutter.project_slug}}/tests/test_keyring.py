@@ -145,12 +145,20 @@ def test_a_rotation_adds_a_key_and_drops_those_that_expired_a_lead_ago() -> None
     assert ring.rotated(new, now=6000 + LEAD - 1).keys == (new, *ring.keys)
 
 
+def test_a_rotation_keeps_the_retention() -> None:
+    assert ring_of([0], retention=1000).rotated(Key("new", 5000), now=0).retention == 1000
+
+
 @pytest.mark.parametrize("now", [4000, 4999.9, 5000])
 def test_a_rotation_under_way_refuses_another_and_says_until_when(now: float) -> None:
-    with pytest.raises(RotationUnderWay) as caught:
+    with pytest.raises(RotationUnderWay, match=r"^a rotation is under way$") as caught:
         ring_of([5000, 0]).rotated(Key("new", 5000), now)
 
     assert caught.value.signs_from == 5000
+
+
+def test_a_rotation_is_over_in_the_second_in_which_its_key_signs() -> None:
+    assert ring_of([5000, 0]).rotated(Key("new", 5001), now=5000).keys[0] == Key("new", 5001)
 
 
 def judged(*texts: str) -> Keyring:

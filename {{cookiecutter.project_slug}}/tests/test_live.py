@@ -16,6 +16,9 @@ from flask import Config, Flask, current_app
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import URLSafeTimedSerializer
 
+from {{ cookiecutter.package_name }}.secret_key import (
+    handover,
+)
 from {{ cookiecutter.package_name }}.secret_key.key import (
     Key,
     mint,
@@ -23,6 +26,7 @@ from {{ cookiecutter.package_name }}.secret_key.key import (
 from {{ cookiecutter.package_name }}.secret_key.keyring import (
     LEAD,
     RETENTION,
+    Keyring,
 )
 from {{ cookiecutter.package_name }}.secret_key.live import (
     LiveRing,
@@ -48,7 +52,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.wall = float(NOW)
-        self.steady = 1000.0
+        self.steady = 0.0
 
     def pass_(self, seconds: float) -> None:
         """Let time go by."""
@@ -273,6 +277,20 @@ def test_the_mode_mended_is_a_change(path: Path, clock: Clock) -> None:
     assert live.current().verifying == (NEW, OLD)
 
 
+@pytest.mark.usefixtures("own_server")
+def test_the_last_good_ring_of_the_server_serves_on_with_this_apps_retention(
+    path: Path, clock: Clock
+) -> None:
+    handover.share()
+    handover.keep(Keyring((NEW, OLD), 60))
+    live = live_from(KeyFile(str(path)), clock)
+    handover.keep(Keyring((NEW, OLD), 60))
+    damage(path)
+    live.current()
+
+    assert live.ring == Keyring((NEW, OLD), RETENTION)
+
+
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """No file can be opened."""
@@ -400,6 +418,17 @@ def test_stock_sessions_and_serializers_follow(app: Flask, path: Path, clock: Cl
     clock.wall = NOW + LEAD + RETENTION
     for serializer, signed in zip(serializers(), signed_before, strict=True):
         assert serializer.loads_unsafe(signed)[0] is False
+
+
+def test_two_apps_in_one_process_have_a_ring_each(app: Flask, path: Path, clock: Clock) -> None:
+    other = Adopter("other")
+    init_app(other, live_from(Variables(as_variables((NEWER,))), clock))
+    write(path, lines(NEW, OLD))
+    clock.pass_(INTERVAL)
+    assert settings(other)[0] == NEWER.text
+    assert app.config["SECRET_KEY_FALLBACKS"] == [OLD.text], "its own requests alone make it look"
+
+    assert settings(app)[1] == [OLD.text, NEW.text]
 
 
 # Threads

@@ -162,6 +162,13 @@ def test_any_file_name_is_shown_on_one_line(repo: Path, name: str, shown: str) -
     assert scan(repo) == [f"{shown}:1: the secret key {KEY.fingerprint}"]
 
 
+@pytest.mark.parametrize("name", ["with a space ", "new\nline\n", "XX"])
+def test_a_repository_may_have_any_name(repo: Path, name: str) -> None:
+    tracked(repo, "key", KEY.text)
+
+    assert scan(repo.rename(repo.with_name(name))) == [f"key:1: the secret key {KEY.fingerprint}"]
+
+
 def damage(text: str) -> str:
     return text[:-1] + ("0" if text[-1] != "0" else "1")
 
@@ -182,6 +189,12 @@ def test_what_is_no_key_gives_no_alarm(repo: Path, harmless: str) -> None:
     tracked(repo, "docs", harmless)
 
     assert scan(repo) == []
+
+
+def test_what_is_no_key_hides_none_behind_it(repo: Path) -> None:
+    tracked(repo, "docs", f"{damage(KEY.text)}\n{KEY.text}\n")
+
+    assert scan(repo) == [f"docs:2: the secret key {KEY.fingerprint}"]
 
 
 @pytest.mark.parametrize("name", [".env", ".env.production", "deep/.env", "it's/.env"])
@@ -222,8 +235,10 @@ def test_git_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mo
     if mode is not None:
         (tmp_path / "git").touch(mode)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ScanError, match="git is not installed or cannot be run"):
+    with pytest.raises(ScanError) as caught:
         scan(tmp_path)
+
+    assert str(caught.value) == "git is not installed or cannot be run; it knows which files to scan"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a script stands in for git")
@@ -233,6 +248,7 @@ def test_git_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mo
         ("echo >&2 'warning: one'; echo >&2 'fatal: two'; echo >&2 'hint: three'; exit 128", "fatal: two"),
         ("echo >&2 'one'; echo >&2 'two'; exit 1", "two"),
         ("exit 3", "nothing, but failed"),
+        ("printf >&2 'fatal: no \\377 text'; exit 128", "fatal: no \ufffd text"),
         ("kill -9 $$", "nothing, but failed"),
     ],
 )

@@ -80,6 +80,13 @@ def test_the_session_cookie_is_out_of_reach_for_scripts_and_other_sites(
     assert (cookie["path"], cookie["samesite"]) == ("/", "Lax")
 
 
+def test_the_session_cookie_of_an_app_below_a_path_keeps_the_path_that_its_name_asks_for() -> None:
+    app = make_app()
+    app.config["APPLICATION_ROOT"] = "/below"
+
+    assert "; Path=/;" in app.test_client().get("/count").headers["Set-Cookie"]
+
+
 def test_a_permanent_session_lasts_seven_days_by_default() -> None:
     app = make_app()
 
@@ -210,6 +217,15 @@ def test_on_https_a_form_must_come_from_this_site(client: FlaskClient, referer: 
     form = {"csrf_token": token(client)}
 
     assert client.post("/count", data=form, headers={"Referer": referer}).status_code == 400
+
+
+def test_a_form_posts_as_long_as_its_session_lives(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, later = token(client), time.time() + 6 * DAY
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    assert post(client, opened).status_code == 200
 
 
 def test_a_refused_form_is_told_in_words(client: FlaskClient) -> None:
@@ -357,11 +373,27 @@ def test_a_body_is_limited() -> None:
     assert client.post("/count", data={"file": "x" * 1000}, headers=headers).status_code == 413
 
 
-def test_a_body_is_limited_to_a_mebibyte_by_default(client: FlaskClient) -> None:
-    headers = {"Referer": "https://localhost/count", "X-CSRFToken": token(client)}
+@pytest.mark.parametrize(
+    ("form", "start", "end"),
+    [
+        ("application/x-www-form-urlencoded", "a=", ""),
+        (
+            "multipart/form-data; boundary=b",
+            '--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n',
+            "\r\n--b--\r\n",
+        ),
+    ],
+)
+def test_a_body_is_limited_to_a_mebibyte_by_default(
+    client: FlaskClient, form: str, start: str, end: str
+) -> None:
+    headers = {"Referer": "https://localhost/count", "X-CSRFToken": token(client), "Content-Type": form}
 
-    assert client.post("/count", data={"a": "x" * 1_000_000}, headers=headers).status_code == 200
-    assert client.post("/count", data={"a": "x" * (1 << 20)}, headers=headers).status_code == 413
+    def send(size: int) -> int:
+        return client.post("/count", data=start + "x" * size + end, headers=headers).status_code
+
+    assert send(1_000_000) == 200
+    assert send(1 << 20) == 413
 
 
 def test_the_parts_of_a_form_are_limited(client: FlaskClient) -> None:
@@ -404,6 +436,11 @@ def test_debug_that_is_off_is_no_problem(value: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FLASK_DEBUG", value)
 
     assert not make_app(FLASK_DEBUG=value).debug
+
+
+def test_only_the_testing_environment_is_flasks_testing() -> None:
+    assert make_app(APP_ENV="testing").testing
+    assert not any(make_app(APP_ENV=other).testing for other in ("production", "development"))
 
 
 def test_debug_works_in_development(monkeypatch: pytest.MonkeyPatch) -> None:

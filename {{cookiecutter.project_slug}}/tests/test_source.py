@@ -81,13 +81,20 @@ def test_the_ring_is_in_the_dotenv_file(load: Load) -> None:
     assert (source, texts(ring)) == (".env", [NEW, OLD, OLDEST])
 
 
-@pytest.mark.parametrize("named_by", ["process", ".env"])
+@pytest.mark.parametrize(
+    ("dotenv", "environ"),
+    [
+        (None, {"SECRET_KEY_FILE": "ring"}),
+        (None, {"SECRET_KEY_FILE": "ring", "APP_ENV": "production"}),
+        ("SECRET_KEY_FILE=ring\n", {}),
+    ],
+    ids=["process", "production", ".env"],
+)
 def test_the_ring_is_in_a_file_of_its_own_named_from_the_project(
-    load: Load, tmp_path: Path, named_by: str
+    load: Load, tmp_path: Path, dotenv: str | None, environ: dict[str, str]
 ) -> None:
     path = key_file(tmp_path / "ring", NEW, OLD)
-    name = {"SECRET_KEY_FILE": "ring"}
-    source, ring = load(**name) if named_by == "process" else load("SECRET_KEY_FILE=ring\n")
+    source, ring = load(dotenv, **environ)
 
     assert (source, texts(ring)) == (path, [NEW, OLD])
 

@@ -62,6 +62,23 @@ def test_a_new_file_is_its_owners_alone_under_any_umask(tmp_path: Path, value: i
     assert names(tmp_path) == {".env"}
 
 
+def test_a_new_file_is_private_before_a_byte_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, chmod = [], os.fchmod
+
+    def looking_chmod(descriptor: int, mode: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        chmod(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", looking_chmod)
+    path = str(tmp_path / ".env")
+    with umask(0), store.locked(path):
+        store.create(path, TEXT)
+
+    assert modes == [0o600]
+
+
 def make_file(path: Path) -> None:
     path.write_text("mine")
 
@@ -202,7 +219,7 @@ def test_a_folder_that_cannot_be_flushed_is_told_of_with_the_change_made(
     monkeypatch.setattr(os, "fsync", flush_files_alone)
     path = tmp_path / ".env"
     make_file(path)
-    with pytest.raises(store.StoreError, match="is changed, but its folder"):
+    with pytest.raises(store.StoreError, match="its folder cannot be flushed: input/output error"):
         replace(path)
 
     assert path.read_bytes() == TEXT.encode()
@@ -253,10 +270,18 @@ def test_what_a_killed_process_leaves_is_cleared_away_by_the_next_change(tmp_pat
             assert names(tmp_path) == set()
 
 
-def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left on device"),
+        (OSError(), "unknown error"),
+    ],
+)
+def test_the_lock_is_free_after_an_error(tmp_path: Path, error: OSError, reason: str) -> None:
     path = str(tmp_path / ".env")
-    with pytest.raises(store.StoreError), store.locked(path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(store.StoreError) as caught, store.locked(path):
+        raise error
+    assert str(caught.value) == f"{path} cannot be changed: {reason}; it is as it was"
 
     with store.locked(path):
         pass
@@ -266,6 +291,12 @@ def test_a_folder_that_is_not_there_has_no_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / ".env")
     with pytest.raises(store.StoreError, match="cannot be changed: no such file"):
         store.locked(path).__enter__()
+
+
+def test_a_pipe_in_the_place_of_a_folder_does_not_hang_a_command(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(store.StoreError, match="cannot be changed: not a directory"):
+        store.locked(str(tmp_path / "pipe" / ".env")).__enter__()
 
 
 def test_a_file_in_the_working_directory_needs_no_folder(tmp_path: Path) -> None:
@@ -373,6 +404,12 @@ def test_what_is_no_text_file_is_refused_in_one_line(
 
         assert str(caught.value) == f"{path} {reason}"
         assert caught.value.__suppress_context__
+
+
+def test_a_file_of_a_mebibyte_is_not_too_large(tmp_path: Path) -> None:
+    (tmp_path / "ring").write_bytes(b"x" * (1 << 20))
+
+    assert len(store.read_text(str(tmp_path / "ring"))) == 1 << 20
 
 
 def test_a_name_is_absent_only_where_it_can_be_seen_to_be(tmp_path: Path) -> None:

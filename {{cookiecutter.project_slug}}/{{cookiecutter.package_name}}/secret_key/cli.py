@@ -21,8 +21,6 @@ from .key import Key, mint
 from .keyring import LEAD, Keyring, RingRefused, RotationUnderWay, State
 from .scan import ScanError, scan
 from .source import (
-    GENERATE,
-    KEY,
     Dotenv,
     KeyFile,
     Source,
@@ -45,7 +43,7 @@ class Duration(click.ParamType[int]):
         try:
             return parse_duration(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(str(error))
 
 
 @click.group("secret-key")
@@ -59,10 +57,7 @@ def init() -> None:
     with _one_line_errors():
         environment = _environment()
         source = locate(environment)
-        if isinstance(source, Variables):
-            if not source.values.get(KEY, "").strip():
-                raise click.ClickException(f"{KEY} is missing or empty; {GENERATE}")
-        elif _make_first_key(source):
+        if not isinstance(source, Variables) and _make_first_key(source):
             click.echo(f"Made {source.path} with a new key. Nobody else has it; keep it out of git.")
             return
         read_ring(source, retention(environment))
@@ -109,7 +104,7 @@ def rotate(lead: int | None, at_once: bool, to_print: bool) -> None:
         signs_from = _now() + seconds
         if to_print or isinstance(source, Variables):
             ring = _rotated(read_ring(source, retention(environment)), signs_from)
-            _print_variables(source, ring, to_print, "rotate")
+            _print_variables(ring, to_print, "rotate")
         else:
             with _changing(source):
                 before = read_ring(source, retention(environment))
@@ -130,7 +125,7 @@ def revoke(yes: bool, to_print: bool) -> None:
         source = locate(environment)
         keys = (mint(_now()),)
         if to_print or isinstance(source, Variables):
-            _print_variables(source, Keyring(keys), to_print, "revoke")
+            _print_variables(Keyring(keys), to_print, "revoke")
             return
         if not os.path.exists(source.path):
             raise click.ClickException(f"{source.path} is not there; {source.first_key}")
@@ -193,7 +188,7 @@ def _rotated(ring: Keyring, signs_from: int) -> Keyring:
         ) from None
 
 
-def _print_variables(source: Source, ring: Keyring, to_print: bool, command: str) -> None:
+def _print_variables(ring: Keyring, to_print: bool, command: str) -> None:
     if not to_print:
         raise click.ClickException(
             f"the ring is in the process environment, which a command cannot change;"

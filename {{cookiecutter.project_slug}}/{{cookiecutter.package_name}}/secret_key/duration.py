@@ -1,6 +1,7 @@
 """A length of time as people write it: 90s, 30m, 1h, 7d."""
 
 import re
+from itertools import dropwhile, islice
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 100 * 365 * UNITS["d"]
@@ -21,6 +22,5 @@ def format_duration(seconds: int) -> str:
     hours, rest = divmod(rest, UNITS["h"])
     minutes, rest = divmod(rest, UNITS["m"])
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
-    shown = [f"{count} {unit}" for count, unit in parts[first : first + 2] if count]
-    return " ".join(shown) or "0 s"
+    largest = islice(dropwhile(lambda part: not part[0], parts), 2)
+    return " ".join(f"{count} {unit}" for count, unit in largest if count) or "0 s"

@@ -68,7 +68,7 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
         if environ.get("APP_ENV", "").strip() != PRODUCTION:
             raise
         file = {}
-    copied = {**_copied_by_flask(own), **file}
+    copied = {**_found_by_flask(), **file}
     process = {name: value for name, value in environ.items() if copied.get(name) != value}
     environment = Environment(process, file, root)
     return environment if environment.reads_dotenv else Environment(process, {}, root)
@@ -128,7 +128,7 @@ def _with_value(line: str, value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    if re.fullmatch(r"[\w.,:/+@%~-]*", value, re.ASCII):
+    if re.fullmatch(r"[\w.,:/+@%~-]*", value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -138,10 +138,9 @@ def _parsed(text: str) -> dict[str, str]:
     return {name: value or "" for name, value in values.items()}
 
 
-def _copied_by_flask(own: Path) -> dict[str, str]:
-    """What a `.env` says that is not ours, but that the `flask` command finds upward from here."""
+def _found_by_flask() -> dict[str, str]:
+    """What the `.env` says that the `flask` command finds upward from here, ours or not."""
     try:
-        found = dotenv.find_dotenv(usecwd=True)
-        return read_dotenv(found) if found and Path(found).resolve() != own.resolve() else {}
+        return read_dotenv(dotenv.find_dotenv(usecwd=True))
     except (OSError, StoreError):  # OSError: the working directory is gone, or not ours to see
         return {}

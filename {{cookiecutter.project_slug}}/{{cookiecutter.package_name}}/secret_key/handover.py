@@ -75,12 +75,13 @@ def _write(slots: tuple[int, int], value: object) -> None:
     memory = _memory()
     if memory is None:
         return
-    content = json.dumps(value, ensure_ascii=False).encode()
+    content = json.dumps(value).encode()
     number, kept = _newest(memory, slots)
     if content == kept:
         return
-    slot = slots[(number + 1) % 2]
-    record = _HEADER.pack(number + 1, len(content), _checksum(number + 1, content)) + content
+    number += 1
+    slot = slots[number % 2]
+    record = _HEADER.pack(number, len(content), _checksum(number, content)) + content
     while True:
         memory[slot * _SLOT : slot * _SLOT + len(record)] = record
         if _record(memory, slot)[1]:

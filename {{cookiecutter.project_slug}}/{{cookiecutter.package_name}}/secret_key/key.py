@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import zlib
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -55,7 +56,7 @@ class Key:
     @property
     def fingerprint(self) -> str:
         """Eight hex digits that name the key in a log or a table and tell nothing about it."""
-        return hashlib.sha256(b"fingerprint of " + encoded(self.text)).hexdigest()[:8]
+        return hashlib.sha256(b"fingerprint of " + self.text.encode()).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return f"<Key {self.fingerprint}>"
@@ -104,24 +105,17 @@ def judge(text: str, leaked: bytes) -> Key:
 def is_leaked(text: str, leaked: bytes) -> bool:
     """Whether the hash of `text` is in the sorted list `leaked`, found by bisection."""
     wanted = leaked_hash(text)
-    low, high = 0, len(leaked) // LEAKED_HASH_BYTES
-    while low < high:
-        middle = (low + high) // 2
-        entry = leaked[middle * LEAKED_HASH_BYTES : (middle + 1) * LEAKED_HASH_BYTES]
-        if entry == wanted:
-            return True
-        low, high = (middle + 1, high) if entry < wanted else (low, middle)
-    return False
+
+    def entry(start: int) -> bytes:
+        return leaked[start : start + LEAKED_HASH_BYTES]
+
+    starts = range(0, len(leaked), LEAKED_HASH_BYTES)
+    return entry(bisect_left(starts, wanted, key=entry) * LEAKED_HASH_BYTES) == wanted
 
 
 def leaked_hash(text: str) -> bytes:
     """The truncated SHA-256 under which `leaked.bin` lists a public key."""
-    return hashlib.sha256(encoded(text)).digest()[:LEAKED_HASH_BYTES]
-
-
-def encoded(text: str) -> bytes:
-    """The bytes of a key; a text that is not UTF-8 keeps its bytes, so that it can be refused."""
-    return text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text.encode()).digest()[:LEAKED_HASH_BYTES]
 
 
 def _parse_minted(text: str) -> Key:
@@ -142,4 +136,4 @@ def _checksum(body: str) -> str:
 def _is_predictable(text: str) -> bool:
     repeats = text in (text + text)[1:-1]
     neighbours = sum(abs(ord(a) - ord(b)) <= 1 for a, b in pairwise(text))
-    return len(set(text)) < MIN_DISTINCT or repeats or neighbours > len(text) * 3 // 4
+    return len(set(text)) < MIN_DISTINCT or repeats or 4 * neighbours > 3 * len(text)

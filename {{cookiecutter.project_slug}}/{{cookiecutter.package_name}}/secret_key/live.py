@@ -65,7 +65,6 @@ class LiveRing:
         self._seen: object = None
         self._refusal = ""
         self._look_at = 0.0
-        self._change_at = _FOREVER
         self._listeners: list[Callable[[Snapshot], None]] = []
         self._snapshot = self._at(clock())
 

@@ -23,7 +23,7 @@ def scan(folder: Path) -> list[str]:
 
     Raises ScanError where there is no git or no work tree.
     """
-    root = Path(_text(_git(folder, "rev-parse", "--show-toplevel")).rstrip("\n"))
+    root = Path(_text(_git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
     findings = [*_tracked_dotenv(root), *_keys(root, "--cached"), *_keys(root)]
     return list(dict.fromkeys(findings))
 

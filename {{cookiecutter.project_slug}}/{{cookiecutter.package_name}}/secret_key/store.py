@@ -124,10 +124,10 @@ def _new_file(path: str, text: str, like: os.stat_result | None = None) -> Itera
     if like and not stat.S_ISREG(like.st_mode):
         raise OSError(None, "not a regular file")
     try:
-        with os.fdopen(os.open(path, _NEW, _PRIVATE), "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(os.open(path, _NEW, _PRIVATE), "wb") as file:
             if sys.platform != "win32":  # pragma: no branch: the tests' platform is POSIX
                 _set_owner_and_mode(file.fileno(), like)
-            file.write(text)
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
         yield path
@@ -158,7 +158,7 @@ if sys.platform != "win32":
 
     def _flush_folder(path: str) -> None:
         try:
-            descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:

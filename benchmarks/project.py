@@ -14,6 +14,7 @@ UV = shutil.which("uv") or "uv"
 
 APPS = '''
 """The same session work in bare Flask, and in the baked app with all its protection."""
+import logging
 import os
 from flask import Flask, session
 
@@ -41,6 +42,12 @@ def baked():
     from my_flask_app import create_app
 
     return with_routes(create_app())
+
+
+def quiet():
+    app = baked()
+    logging.getLogger("my_flask_app.logs").setLevel(logging.WARNING)
+    return app
 
 
 def with_routes(app):

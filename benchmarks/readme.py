@@ -9,13 +9,17 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->\n", "<!-- end of figures -->\n"
 OPEN, CLOSE = "<details><summary>Beside starters that the package registry has</summary>\n", "</details>\n"
 BAKE_OF_PEERS, REQUEST_OF_PEERS = "peers: bake", "peers: a request"
+BARE = "bare Flask, which logs nothing"
 ROWS = {
     ("bake", "flask-secure-start"): ("A bake", "a template of one file, no hook"),
-    ("in-process /count", "baked"): ("A request that changes its session", "bare Flask"),
-    ("gunicorn /count", "baked, which logs requests"): (
-        "The same under gunicorn, with its line in the log",
-        "bare Flask that logs nothing",
+    ("in-process /count", "baked, not logging requests"): (
+        "A request that changes its session, its line in the log turned off",
+        BARE,
     ),
+    ("in-process /count", "baked"): ("The same with its line in the log", BARE),
+    ("gunicorn /count", "baked, not logging requests"): ("Under gunicorn, the line turned off", BARE),
+    ("gunicorn /count", "baked"): ("Under gunicorn, with the line", BARE),
+    ("gunicorn /count", "bare, with an access log"): ("Bare Flask, with gunicorn's own line", BARE),
     ("oldest cookie", "10 keys"): ("A session that the oldest of ten keys signed", "one key"),
     ("forged cookie", "10 keys"): ("A forged session, tried with ten keys", "one key"),
     ("start", "baked"): ("A start of the app", "bare Flask"),

@@ -18,6 +18,8 @@ REQUESTS = 3000
 DEADLINE = 20.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
+APPS = {"bare": "bare", "baked, not logging requests": "quiet", "baked": "baked"}
+
 LOOP = """
 import io, os, time
 from apps import {app}
@@ -46,14 +48,11 @@ def run(project: Project) -> list[Figure]:
     """Microseconds of CPU a request: with no socket, and under gunicorn with two sync workers."""
     figures = []
     for path in ("/count", "/plain"):
-        candidates = {app: partial(in_process, project, app, path) for app in ("bare", "baked")}
+        candidates = {name: partial(in_process, project, app, path) for name, app in APPS.items()}
         figures += compared(f"in-process {path}", "µs CPU", candidates, ROUNDS)
     with ExitStack() as stack:
-        servers = {
-            "bare": gunicorn(project, "bare"),
-            "bare, with an access log": gunicorn(project, "bare", "--access-logfile", "-"),
-            "baked, which logs requests": gunicorn(project, "baked"),
-        }
+        servers = {name: gunicorn(project, app) for name, app in APPS.items()}
+        servers["bare, with an access log"] = gunicorn(project, "bare", "--access-logfile", "-")
         cpu = {name: partial(server_cpu, *stack.enter_context(servers[name])) for name in servers}
         figures += compared("gunicorn /count", "µs CPU", cpu, ROUNDS)
     return figures

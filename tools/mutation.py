@@ -24,8 +24,8 @@ ENOUGH = 0.95
 PACKAGE = "my_flask_app"
 MUTATED = ("secret_key/*.py", "config.py")
 TESTS = (
-    "commands config duration environment forgeries handover key keyring live pages redaction scan"
-    " security session_server source store"
+    "commands config duration environment forgeries handover key keyring live logs pages redaction"
+    " scan security session_server source store"
 )
 UNNOTICED = {"survived", "no tests", "not checked"}
 SETTINGS = """\

@@ -68,6 +68,19 @@ def test_a_request_is_one_line(environment: str, printed: Printed) -> None:
     assert len(printed()) == len(PATHS)
 
 
+def test_a_team_may_turn_that_line_off_and_keep_the_others(printed: Printed) -> None:
+    client = started(printed)
+    log = logging.getLogger(logs.__name__)
+    log.setLevel(logging.WARNING)
+
+    answer = client.get("/crash")
+    log.setLevel(logging.NOTSET)
+
+    (line,) = map(json.loads, printed())
+    assert line["level"] == "ERROR"
+    assert line["request_id"] == answer.headers["X-Request-ID"]
+
+
 def test_in_production_a_line_is_json(printed: Printed) -> None:
     client = started(printed)
 

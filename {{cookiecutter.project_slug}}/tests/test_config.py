@@ -242,7 +242,7 @@ def test_a_dotenv_that_is_good_again_counts_again(tmp_path: Path) -> None:
     load({}, tmp_path)
     misspelt(dotenv)
     load({}, tmp_path)
-    dotenv.write_text(GOOD.replace("3d", "4d"))
+    dotenv.write_text(GOOD.replace("=3d", "=4d"))
 
     assert load({}, tmp_path).session_lifetime == 4 * 86400
     assert load({}, tmp_path).refused == ""

@@ -251,6 +251,25 @@ def test_a_reload_with_a_bad_dotenv_serves_on_and_one_with_a_mended_one_follows_
     assert "Traceback" not in said
 
 
+def test_a_worker_that_starts_after_an_edit_of_dotenv_serves_as_the_others_until_a_reload(
+    own: Bake, tmp_path: Path
+) -> None:
+    dotenv, log = own.path / ".env", tmp_path / "log"
+    good = f"SECRET_KEY={secrets.token_hex(32)}\nTRUSTED_HOSTS=127.0.0.1\n"
+    dotenv.write_text(good)
+    server = Server(own, log, {"APP_ENV": ""}, "--workers", "1", app="visited:app()")
+    try:
+        first = server.get("/count")[1]["Worker"]
+        dotenv.write_text(good.replace("127.0.0.1", "elsewhere.example"))
+        os.kill(int(first), signal.SIGKILL)
+        wait_until(partial(booted, log, 2), "a new worker")
+        assert server.get("/count")[1]["Worker"] != first
+        server.reload()
+        wait_until(lambda: server.get("/count")[1]["Worker"] is None, "the edit counts")
+    finally:
+        server.stop()
+
+
 def test_a_reload_serves_new_code_even_with_a_bad_key_file(site: Callable[..., Site], own: Bake) -> None:
     running = site("--workers", "2", bake=own)
     about = own.package / "about.py"
@@ -338,6 +357,12 @@ def test_bind_workers_and_threads_come_from_the_environment(shared: Bake) -> Non
     told = printed_config(shared, SECRET_KEY=key, PORT="5001", WEB_CONCURRENCY="3", WEB_THREADS="1")
     assert told["bind"] == "['0.0.0.0:5001']"
     assert (told["workers"], told["threads"]) == ("3", "1")
+
+
+def test_a_number_of_threads_that_is_none_is_told_in_one_line(shared: Bake) -> None:
+    result = start(shared, {"SECRET_KEY": secrets.token_hex(32), "WEB_THREADS": "four"})
+    assert result.returncode == 1
+    assert result.stderr == "WEB_THREADS must be a whole number, such as 4\n"
 
 
 def printed_config(bake: Bake, **variables: str) -> dict[str, str]:

@@ -42,13 +42,19 @@ def judged():
 
     handover.share()
     try:
-        settings = load()
+        settings = load(reload=True)
     except ConfigError as error:
         sys.exit(str(error))
     for name in set(sys.modules) - before - {handover.PLACE}:
         if name.partition(".")[0] not in sys.stdlib_module_names:
             del sys.modules[name]
     return settings
+
+
+def number(name, default):
+    """A whole number from the environment, or the end of the start."""
+    text = os.environ.get(name, default)
+    return int(text) if text.isdecimal() else sys.exit(f"{name} must be a whole number, such as {default}")
 
 
 class JsonLines(logging.Formatter):
@@ -83,8 +89,8 @@ on_reload = when_ready
 
 
 wsgi_app = f"{PACKAGE}:create_app()"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = int(os.environ.get("WEB_THREADS", "4"))
+workers = number("WEB_CONCURRENCY", "2")
+threads = number("WEB_THREADS", "4")
 if settings.production:
     logger_class = JsonLogger
 

@@ -1,5 +1,6 @@
 """The environment becomes settings; whatever is wrong with it is told at once, and the start stops."""
 
+import logging
 import os
 import traceback
 from collections.abc import Callable
@@ -219,7 +220,7 @@ def misspelt(dotenv: Path) -> None:
         (misspelt, "TRUSTED_PROXIES must be a whole number, such as 0"),
     ],
 )
-def test_in_a_running_server_the_last_good_dotenv_stands_in_for_a_bad_one(
+def test_at_a_reload_the_last_good_dotenv_stands_in_for_a_bad_one(
     edit: Callable[[Path], None], refused: str, tmp_path: Path
 ) -> None:
     dotenv = tmp_path / ".env"
@@ -228,10 +229,26 @@ def test_in_a_running_server_the_last_good_dotenv_stands_in_for_a_bad_one(
     before = load({}, tmp_path)
     edit(dotenv)
 
-    after = load({}, tmp_path)
+    after = load({}, tmp_path, reload=True)
 
     assert replace(after, refused="") == before
     assert after.refused.startswith(refused.format(dotenv))
+    level, line = after.notices(0)[-1]
+    assert level == logging.ERROR
+    assert line.startswith("The last good settings serve on, for: " + refused.format(dotenv))
+
+
+@pytest.mark.usefixtures("own_server")
+def test_each_problem_of_a_bad_dotenv_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(GOOD)
+    handover.share()
+    load({}, tmp_path)
+    (tmp_path / ".env").write_text(f"{GOOD}TRUSTED_PROXIES=one\nMAX_CONTENT_LENGTH=much\n")
+
+    assert load({}, tmp_path, reload=True).notices(0)[-1][1] == (
+        "The last good settings serve on, for: TRUSTED_PROXIES must be a whole number, such as 0; "
+        "MAX_CONTENT_LENGTH must be a whole number, such as 1048576"
+    )
 
 
 @pytest.mark.usefixtures("own_server")
@@ -241,11 +258,53 @@ def test_a_dotenv_that_is_good_again_counts_again(tmp_path: Path) -> None:
     handover.share()
     load({}, tmp_path)
     misspelt(dotenv)
+    load({}, tmp_path, reload=True)
+    dotenv.write_text(GOOD.replace("=3d", "=4d"))
+
+    mended = load({}, tmp_path, reload=True)
+    assert mended.session_lifetime == 4 * 86400
+    assert mended.refused == ""
+
+
+@pytest.mark.usefixtures("own_server")
+def test_a_worker_that_starts_later_serves_as_the_others_do_until_a_reload(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(GOOD)
+    handover.share()
     load({}, tmp_path)
     dotenv.write_text(GOOD.replace("=3d", "=4d"))
 
+    assert load({}, tmp_path).session_lifetime == 3 * 86400
+    assert load({}, tmp_path, reload=True).session_lifetime == 4 * 86400
     assert load({}, tmp_path).session_lifetime == 4 * 86400
-    assert load({}, tmp_path).refused == ""
+
+
+@pytest.mark.usefixtures("own_server")
+def test_a_dotenv_that_is_refused_changes_no_key(tmp_path: Path) -> None:
+    dotenv, ring = tmp_path / ".env", tmp_path / "ring"
+    dotenv.write_text(GOOD)
+    ring.write_text(f"{mint(1_700_000_001).text}\n")
+    ring.chmod(0o600)
+    handover.share()
+    before = load({}, tmp_path)
+    dotenv.write_text(f"SECRET_KEY_FILE={ring}\nTRUSTED_PROXIES=one\n")
+
+    assert load({}, tmp_path, reload=True).ring == before.ring
+    assert load({}, tmp_path).ring == before.ring
+
+
+@pytest.mark.usefixtures("own_server")
+def test_another_session_server_is_asked_at_a_reload(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(GOOD)
+    handover.share()
+    load({}, tmp_path)
+    dotenv.write_text(f"{GOOD}SESSION_STORE=redis://127.0.0.1:1\n")
+
+    after = load({}, tmp_path, reload=True)
+
+    assert after.session_store == "signed"
+    assert "does not answer" in after.refused
 
 
 @pytest.mark.usefixtures("own_server")
@@ -255,6 +314,9 @@ def test_where_the_last_good_dotenv_is_refused_too_the_present_one_is_told(tmp_p
     handover.keep_variables({"SECRET_KEY": KEY, "TRUSTED_PROXIES": "one"})
 
     with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH must be a whole number"):
-        load({}, tmp_path)
-    with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH must be a whole number"):
-        load({}, tmp_path)
+        load({}, tmp_path, reload=True)
+
+
+def test_a_ring_is_looked_at_more_often_than_a_rotation_takes() -> None:
+    assert loaded(SECRET_KEY_INTERVAL="59m").ring_interval == 59 * 60
+    assert problems(SECRET_KEY_INTERVAL="1h") == ["SECRET_KEY_INTERVAL must be shorter than 1 h"]

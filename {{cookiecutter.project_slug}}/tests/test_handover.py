@@ -126,6 +126,15 @@ def test_the_variables_of_dotenv_are_kept_beside_the_ring() -> None:
         assert handover.last_good(RETENTION) == RINGS[1]
 
 
+def test_a_dotenv_of_any_characters_fits() -> None:
+    share(RINGS[0])
+    handover.keep_variables({"A": "\0" * (1 << 20)})
+    handover.keep_variables({"A": "\0" * (1 << 20), "B": ""})
+
+    assert handover.last_variables() == {"A": "\0" * (1 << 20), "B": ""}
+    assert handover.last_good(RETENTION) == RINGS[0]
+
+
 def test_a_ring_that_is_refused_gives_way_to_the_last_good_one(tmp_path: Path) -> None:
     path = tmp_path / "ring"
     path.write_text("damaged\n")

@@ -252,6 +252,7 @@ def test_a_file_that_went_bad_is_logged_once_and_the_last_good_ring_serves_on(
 def test_a_file_that_is_good_again_is_followed_again_and_a_new_problem_is_logged_again(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     live = live_from(KeyFile(str(path)), clock)
     for good in ((OLD,), (NEW, OLD), (NEWER, NEW, OLD)):
         write(path, lines(*good))
@@ -262,6 +263,7 @@ def test_a_file_that_is_good_again_is_followed_again_and_a_new_problem_is_logged
         assert live.current().verifying == good
 
     assert len(errors(caplog)) == 3
+    assert caplog.messages.count(f"The secret key in {path} is good again") == 2
 
 
 def test_the_mode_mended_is_a_change(path: Path, clock: Clock) -> None:

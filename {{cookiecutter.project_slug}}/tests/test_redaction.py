@@ -2,12 +2,13 @@
 
 import json
 import logging
+import runpy
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import pytest
@@ -211,6 +212,19 @@ def test_a_log_call_that_is_wrong_does_not_fail_the_request(written: StringIO) -
     assert "%d of %d (its arguments do not fit)" in written.getvalue()
 
 
+def test_a_field_that_cannot_be_written_does_not_fail_the_request(written: StringIO) -> None:
+    app = ring_of_all()
+
+    @app.get("/wrong")
+    def wrong() -> str:
+        app.logger.error("here", extra={"field": Unspeakable()})
+        app.logger.error(Unspeakable())
+        return "done"
+
+    assert app.test_client().get("/wrong").text == "done"
+    assert "(a text that cannot be made: ValueError)" in written.getvalue()
+
+
 def test_an_access_line_shows_no_key_in_any_field(written: StringIO) -> None:
     app = ring_of_all()
     logging.getLogger().setLevel(logging.INFO)
@@ -340,9 +354,30 @@ def a_group(app: Flask) -> NoReturn:
     raise ExceptionGroup(app.config["SECRET_KEY"], [ValueError(app.config["SECRET_KEY"])])
 
 
-@pytest.mark.parametrize("fail", [an_object, a_text, a_missing_file, a_cause, a_note, a_group])
+def a_stream(app: Flask) -> Iterator[str]:
+    yield "the first part"
+    a_text(app)
+
+
+class Unspeakable(Exception):
+    """Cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise ValueError("not in words")
+
+
+def what_cannot_be_said(app: Flask) -> NoReturn:
+    try:
+        a_text(app)
+    except LookupError as error:
+        raise Unspeakable from error
+
+
+@pytest.mark.parametrize(
+    "fail", [an_object, a_text, a_missing_file, a_cause, a_note, a_group, a_stream, what_cannot_be_said]
+)
 def test_the_debugger_shows_no_key(
-    fail: Callable[[Flask], NoReturn], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fail: Callable[[Flask], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLASK_DEBUG", "1")
     app = make_app(APP_ENV="development", SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=f"{OLD},{FOREIGN}")
@@ -350,10 +385,28 @@ def test_the_debugger_shows_no_key(
     app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
 
     page = app.test_client().get("/fails").text
+    printed = capsys.readouterr().err
 
     assert "Traceback" in page
-    assert f"in {fail.__name__}" in capsys.readouterr().err, "the page leads to the line that failed"
+    assert f"in {fail.__name__}" in printed, "the page leads to the line that failed"
+    assert not any(form in printed for key in KEYS.values() for form in forms(key))
     assert [form for key in KEYS.values() for form in forms(key) if form in page] == []
+
+
+def test_the_debugger_shows_no_line_of_code_with_a_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    module = tmp_path / "careless.py"
+    module.write_text(f"def fails():\n    raise LookupError('{NEW}')\n")
+    fails = runpy.run_path(str(module))["fails"]
+    app = make_app(APP_ENV="development", SECRET_KEY=NEW)
+    app.add_url_rule("/fails", view_func=fails)
+
+    with pytest.raises(Exception, match="key ") as caught:
+        app.test_client().get("/fails")
+
+    assert NEW not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_debugger_shows_fingerprints_and_what_has_no_key_as_it_is(

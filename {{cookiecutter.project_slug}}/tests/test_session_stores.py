@@ -4,7 +4,8 @@ import logging
 import random
 import string
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -90,6 +91,12 @@ def test_a_value_comes_back_as_it_was(browser: Browser, value: Any) -> None:
     found = browser.held()["value"]
     assert found == value
     assert type(found) is type(value)
+
+
+def test_what_json_has_no_word_for_is_written_as_stock_flask_does(browser: Browser) -> None:
+    browser.put(price=Decimal("1.50"), day=date(2026, 11, 22))
+
+    assert browser.held() == {"price": "1.50", "day": "Sun, 22 Nov 2026 00:00:00 GMT"}
 
 
 TEXT = st.text(max_size=10)

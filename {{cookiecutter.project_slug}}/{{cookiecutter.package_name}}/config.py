@@ -16,9 +16,9 @@ import click
 
 from . import session_store
 from .secret_key import handover
-from .secret_key.duration import parse_duration
+from .secret_key.duration import format_duration, parse_duration
 from .secret_key.environment import PRODUCTION, Environment, project_root, read_environment
-from .secret_key.keyring import Keyring, RingRefused
+from .secret_key.keyring import LEAD, Keyring, RingRefused
 from .secret_key.source import Source, load_ring
 from .secret_key.store import StoreError
 
@@ -105,27 +105,30 @@ class Settings:
         }
 
 
-def load(environ: Mapping[str, str] = os.environ, root: Path | None = None) -> Settings:
+def load(environ: Mapping[str, str] = os.environ, root: Path | None = None, reload: bool = False) -> Settings:
     """The settings that `environ` and the `.env` in the folder `root` give.
 
-    Raises ConfigError with every problem and what mends it; in a process of a running server the last good
-    `.env` stands in for one that is refused.
+    A worker has what the first process of its server read, so that all of them serve alike. That process
+    reads again at a `reload`; the last good `.env` then stands in for one that is refused.
+    Raises ConfigError with every problem and what mends it.
     """
     root = root or project_root(Path(__file__).parent)
+    variables = handover.last_variables()
+    last_good = None if variables is None else Environment(environ, variables, root, stands_in=True)
+    if last_good and not reload:
+        return _judged(last_good, environ)
     try:
         environment = read_environment(environ, root)
         settings = _judged(environment, environ)
     except (ConfigError, StoreError) as error:
         refusal = error if isinstance(error, ConfigError) else ConfigError([str(error)])
-    else:
-        handover.keep_variables(environment.file)
-        return settings
-    variables = handover.last_variables()
-    if variables is not None:
-        last_good = Environment(environ, variables, root, stands_in=True)
-        with suppress(ConfigError):
-            return replace(_judged(last_good, environ), refused=refusal.message)
-    raise refusal
+        if last_good:
+            with suppress(ConfigError):
+                return replace(_judged(last_good, environ), refused=refusal.message)
+        raise refusal from None
+    handover.keep(settings.ring)
+    handover.keep_variables(environment.file)
+    return settings
 
 
 def _judged(environment: Environment, environ: Mapping[str, str]) -> Settings:
@@ -139,6 +142,8 @@ def _judged(environment: Environment, environ: Mapping[str, str]) -> Settings:
     trusted_hosts = reader.hosts("TRUSTED_HOSTS")
     trusted_proxies = reader.count("TRUSTED_PROXIES", 0)
     max_content_length = reader.count("MAX_CONTENT_LENGTH", MAX_CONTENT_LENGTH)
+    if ring_interval >= LEAD:
+        reader.problems.append(f"SECRET_KEY_INTERVAL must be shorter than {format_duration(LEAD)}")
     if name == PRODUCTION and _debugs(environ):
         reader.problems.append("FLASK_DEBUG must be off in production; unset it, and run without --debug")
     try:
@@ -195,10 +200,13 @@ class _Reader:
     def session_store(self) -> str:
         """A store that can be used.
 
-        A server is asked at the start only: a worker may begin later, while it is gone for a moment.
+        A server is asked at the start only, and where `.env` names another one than before: a worker may
+        begin later, while it is gone for a moment.
         """
         store = self._environment.get("SESSION_STORE", session_store.SIGNED)
-        problem = session_store.problem_with(store, ask=handover.last_good(0) is None)
+        before = handover.last_variables()
+        is_new = before is None or before.get("SESSION_STORE") != self._environment.file.get("SESSION_STORE")
+        problem = session_store.problem_with(store, ask=is_new)
         if problem:
             self.problems.append(f"SESSION_STORE {problem}")
         return store

@@ -49,21 +49,17 @@ def init_app(app: Flask, live: LiveRing, settings: Settings) -> None:
 
         try:
             return serve(environ, start)
-        except Exception as error:  # on its way to the debugger
+        except Exception:  # on its way to the debugger
             _log_request(environ, 500, time.perf_counter() - began)
-            shown = redaction.without_keys(error, live.ring.keys)
-            if shown is error:
-                raise
-            raise shown from None
+            raise
 
     app.wsgi_app = logged  # type: ignore[method-assign]
     if not app.testing:
-        _configure(settings.production)
-    redaction.init_app(live, [app.logger, logging.getLogger()])
+        _configure(settings.production, live)
+    redaction.init_app(app, live)
     live.current()  # the file has gone bad already? Then the log says so from the first line on
-    told = is_running_from_reloader() or handover.is_shared()  # by the parent process, but for new errors
-    for level, line in settings.notices(live.now):
-        if level >= logging.ERROR or not told:
+    if not (is_running_from_reloader() or handover.is_shared()):  # else the parent process has said it
+        for level, line in settings.notices(live.now):
             _log.log(level, line)
 
 
@@ -84,7 +80,7 @@ def _log_request(environ: "WSGIEnvironment", status: int, seconds: float) -> Non
     if not _log.isEnabledFor(logging.INFO):  # by a team whose proxy writes such lines already
         return
     # Quoted, for no line break; without the query, which may hold a token.
-    method, path = quote(environ["REQUEST_METHOD"]), quote(environ.get("PATH_INFO", "").encode("latin-1"))
+    method, path = quote(environ["REQUEST_METHOD"]), quote(_path(environ).encode("latin-1"))
     client = quote(environ.get("REMOTE_ADDR") or "-", safe=":")
     milliseconds = round(seconds * 1000, 1)
     line = RequestLine(
@@ -98,6 +94,10 @@ def _log_request(environ: "WSGIEnvironment", status: int, seconds: float) -> Non
     _log.info(line, extra={"request_id": environ[_ID]})
 
 
+def _path(environ: "WSGIEnvironment") -> str:
+    return str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+
+
 class RequestIds(logging.Filter):
     """Gives every record the id of the request it was logged in."""
 
@@ -108,26 +108,29 @@ class RequestIds(logging.Filter):
         return True
 
 
-def _configure(production: bool) -> None:
+def _configure(production: bool, live: LiveRing) -> None:
     """Log to standard error, where nobody else has configured the root logger."""
     handler = logging.StreamHandler()
     handler.addFilter(RequestIds())
-    handler.setFormatter(_json() if production else logging.Formatter(_READABLE, "%H:%M:%S"))
+    handler.setFormatter(_Json(live) if production else logging.Formatter(_READABLE, "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("werkzeug").addFilter(_is_no_access_line)
 
 
 class _Json(JsonFormatter):
-    """Writes with one encoder: the library makes one for every line."""
+    """Writes with one encoder, where the library makes one for every line.
+
+    What it writes is looked through: JSON shows a key inside a field whose `repr`, seen before, hides it.
+    """
+
+    def __init__(self, live: LiveRing) -> None:
+        names = {"levelname": "level", "name": "logger"}
+        fields = "%(levelname)s %(name)s %(message)s %(request_id)s"
+        super().__init__(fields, rename_fields=names, timestamp="time")
+        self._live = live
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        return _write(log_data)
-
-
-def _json() -> logging.Formatter:
-    names = {"levelname": "level", "name": "logger"}
-    fields = "%(levelname)s %(name)s %(message)s %(request_id)s"
-    return _Json(fields, rename_fields=names, timestamp="time")
+        return redaction.redacted(_write(log_data), self._live.ring.keys)
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:

@@ -6,13 +6,21 @@ and handler that it is given to.
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from functools import lru_cache
-from traceback import format_exception
+from traceback import format_exception, format_tb
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from flask import Flask
+from werkzeug.wsgi import ClosingIterator
 
 from .secret_key.key import MINTED, Key
 from .secret_key.live import LiveRing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 LOGGERS = ("werkzeug", "gunicorn.error", "gunicorn.access")
 """Loggers of the servers; they may have handlers of their own."""
@@ -42,7 +50,7 @@ class Redaction(logging.Filter):
             if clean != text:
                 record.exc_info, record.exc_text = None, clean
         for name in vars(record).keys() - _OF_EVERY_RECORD:
-            text = str(getattr(record, name))
+            text = _text(getattr(record, name))
             if text not in clean_message:  # which has no key
                 clean = redacted(text, keys)
                 if clean != text:
@@ -59,23 +67,50 @@ def redacted(text: str, keys: Iterable[Key]) -> str:
     return MINTED.sub(lambda match: _shown(Key(match[0])), text) if "fsk_" in text else text
 
 
-def without_keys(error: Exception, keys: Iterable[Key]) -> Exception:
-    """`error` itself; where its traceback would show a key, one like it that does not."""
-    shown = "".join(format_exception(error))
-    if redacted(shown, keys) == shown:
-        return error
-    like_it: type[Exception] = type(type(error).__name__, (Exception,), {})
-    return like_it(redacted(str(error), keys)).with_traceback(error.__traceback__)
+@contextmanager
+def errors_without_keys(live: LiveRing) -> Iterator[None]:
+    """In the place of an exception whose traceback would show a key comes one like it that does not."""
+    try:
+        yield
+    except Exception as error:
+        keys = live.ring.keys
+        if _is_clean(format_exception(error), keys):
+            raise
+        like_it: type[Exception] = type(type(error).__name__, (Exception,), {})
+        trace = error.__traceback__ if _is_clean(format_tb(error.__traceback__), keys) else None
+        raise like_it(redacted(_text(error), keys)).with_traceback(trace) from None
 
 
-def init_app(live: LiveRing, loggers: Iterable[logging.Logger]) -> None:
-    """Keep the keys of `live` out of what `loggers`, and the servers, log."""
+def init_app(app: Flask, live: LiveRing) -> None:
+    """Keep the keys of `live` out of what `app`, the servers and the debugger log, and out of its page."""
     redaction = Redaction(live)
-    for logger in (*loggers, *map(logging.getLogger, LOGGERS)):
+    for logger in (app.logger, logging.getLogger(), *map(logging.getLogger, LOGGERS)):
         for place in (logger, *logger.handlers):
             for old in [f for f in place.filters if isinstance(f, Redaction)]:
                 place.removeFilter(old)
             place.addFilter(redaction)
+    serve = app.wsgi_app
+
+    def debugged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterator[bytes]:
+        with errors_without_keys(live), closing(ClosingIterator(serve(environ, start_response))) as parts:
+            yield from parts
+
+    def served(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        return (debugged if app.debug else serve)(environ, start_response)
+
+    app.wsgi_app = served  # type: ignore[method-assign]
+
+
+def _is_clean(lines: Iterable[str], keys: Iterable[Key]) -> bool:
+    text = "".join(lines)
+    return redacted(text, keys) == text
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # logging itself would go on, and so does this
+        return f"(a text that cannot be made: {type(error).__name__})"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -83,7 +118,7 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:
         # Logging itself would print such arguments, key and all, and go on; so does this, without them.
-        record.msg, record.args = f"{record.msg} (its arguments do not fit)", ()
+        record.msg, record.args = f"{_text(record.msg)} (its arguments do not fit)", ()
         return record.msg
 
 

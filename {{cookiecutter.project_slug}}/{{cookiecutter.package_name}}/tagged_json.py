@@ -6,6 +6,7 @@ Flask asks the app how to write JSON, and builds a writer, at every use.
 import json
 from typing import Any
 
+from flask.json.provider import DefaultJSONProvider
 from flask.json.tag import TaggedJSONSerializer
 
 
@@ -14,7 +15,7 @@ class TaggedJSON(TaggedJSONSerializer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._write = json.JSONEncoder(separators=(",", ":")).encode
+        self._write = json.JSONEncoder(separators=(",", ":"), default=DefaultJSONProvider.default).encode
         self._read = json.JSONDecoder(object_hook=self.untag).decode
 
     def dumps(self, value: Any) -> str:

@@ -21,8 +21,11 @@ from .keyring import Keyring
 PLACE = "last good"
 """Where the memory is found in `sys.modules`: also by a copy of this module that was loaded later, or
 under another name."""
-_SLOT = 4 << 20
-"""Bytes for a record: more than any file that is read as one. A page that is not written costs nothing."""
+_SLOT = 8 << 20
+"""Bytes for a record: more than any file that is read as one, where JSON makes six bytes of each.
+
+A page that is not written costs nothing.
+"""
 _RING, _VARIABLES = (0, 1), (2, 3)
 """The two slots of each."""
 _HEADER = struct.Struct("<QQI")

@@ -107,6 +107,9 @@ class LiveRing:
             return
         try:
             ring = read_ring(self.source, self.ring.retention)
+            handover.keep(ring)
+            if self._refusal:
+                _log.info("The secret key in %r is good again", self.source)
             self._seen, self._refusal = identity, ""
         except RingRefused as refusal:
             # The file is not seen: what kept it from being read may pass and leave it as it is.

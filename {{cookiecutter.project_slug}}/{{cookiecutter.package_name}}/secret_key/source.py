@@ -156,19 +156,14 @@ def load_ring(environment: Environment) -> tuple[Source, Keyring]:
 
 
 def read_ring(source: Source, retention: int) -> Keyring:
-    """The ring as `source` has it now, which makes it the last good one; `retention` in seconds.
-
-    Raises RingRefused.
-    """
+    """The ring as `source` has it now; `retention` in seconds. Raises RingRefused."""
     try:
         entries, leaked = source.entries(), leaked_hashes()
     except StoreError as error:
         raise RingRefused([str(error)]) from None
     has_first = bool(entries[0][1].strip())
     remedy = source.another_key if has_first else source.first_key
-    ring = judge_ring(entries, leaked, remedy, retention)
-    handover.keep(ring)
-    return ring
+    return judge_ring(entries, leaked, remedy, retention)
 
 
 def retention(environment: Environment) -> int:

@@ -189,6 +189,7 @@ def test_reading_the_settings_leaves_the_process_environment_alone(tmp_path: Pat
 # A running server
 
 
+GONE = "{} is gone or says nothing; restart, if that is meant"
 NO_KEY = "SECRET_KEY is missing or empty; "
 GOOD = f"SECRET_KEY={KEY}\nSESSION_LIFETIME=3d\n"
 
@@ -200,6 +201,10 @@ def gone(dotenv: Path) -> None:
 def made_a_folder(dotenv: Path) -> None:
     dotenv.unlink()
     dotenv.mkdir()
+
+
+def emptied(dotenv: Path) -> None:
+    dotenv.write_text("# nothing\n")
 
 
 def without_a_key(dotenv: Path) -> None:
@@ -214,7 +219,8 @@ def misspelt(dotenv: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "refused"),
     [
-        (gone, NO_KEY),
+        (gone, GONE),
+        (emptied, GONE),
         (without_a_key, NO_KEY),
         (made_a_folder, "{} cannot be read: is a directory"),
         (misspelt, "TRUSTED_PROXIES must be a whole number, such as 0"),

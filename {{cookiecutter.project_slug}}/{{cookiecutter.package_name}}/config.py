@@ -119,6 +119,8 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None, relo
         return _judged(last_good, environ)
     try:
         environment = read_environment(environ, root)
+        if variables and not environment.file:
+            raise StoreError(f"{environment.dotenv_path} is gone or says nothing; restart, if that is meant")
         settings = _judged(environment, environ)
     except (ConfigError, StoreError) as error:
         refusal = error if isinstance(error, ConfigError) else ConfigError([str(error)])

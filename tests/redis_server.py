@@ -1,5 +1,6 @@
 """A real Redis server that is stopped, killed, paused and flushed."""
 
+import os
 import shutil
 import signal
 import socket
@@ -47,6 +48,7 @@ class RedisServer:
     def pause(self) -> None:
         """Have it take connections and answer nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until it has stopped
 
     def resume(self) -> None:
         """Have it go on."""

@@ -1,5 +1,6 @@
 """An app with a session store, its visitors, and a real server for the store that needs one."""
 
+import os
 import shutil
 import signal
 import socket
@@ -74,6 +75,7 @@ class RedisServer:
     def pause(self) -> None:
         """Have it accept connections and answer nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until it has stopped
 
     def pass_(self, seconds: float) -> None:
         """Let time go by for all that it holds."""

@@ -7,6 +7,7 @@ logs one line a request, with its id, so gunicorn keeps no access log of its own
 A name here that is also one of gunicorn's settings sets it.
 """
 
+import gc
 import json
 import logging
 import os
@@ -48,6 +49,9 @@ def judged():
     for name in set(sys.modules) - before - {handover.PLACE}:
         if name.partition(".")[0] not in sys.stdlib_module_names:
             del sys.modules[name]
+    # What is here now the workers share, as long as no collection of theirs writes to it.
+    gc.collect()
+    gc.freeze()
     return settings
 
 

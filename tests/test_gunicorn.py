@@ -302,7 +302,7 @@ def test_an_upgrade_of_the_master_leaves_one_that_serves(site: Callable[..., Sit
     os.kill(running.master, signal.SIGUSR2)
     if good:
         running.other_worker(worker)
-        os.kill(running.master, signal.SIGQUIT)
+        os.kill(running.master, signal.SIGTERM)  # not QUIT, which answers no request that it has taken
         assert running.visit()[1] == signer
     else:
         refusal = f"{running.keys} line 1 is damaged: its checksum does not match; copy the whole key again"

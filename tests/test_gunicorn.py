@@ -357,6 +357,7 @@ def test_bind_workers_and_threads_come_from_the_environment(shared: Bake) -> Non
     told = printed_config(shared, SECRET_KEY=key, PORT="5001", WEB_CONCURRENCY="3", WEB_THREADS="1")
     assert told["bind"] == "['0.0.0.0:5001']"
     assert (told["workers"], told["threads"]) == ("3", "1")
+    assert printed_config(shared, SECRET_KEY=key, WEB_THREADS="")["threads"] == "4"
 
 
 def test_a_number_of_threads_that_is_none_is_told_in_one_line(shared: Bake) -> None:

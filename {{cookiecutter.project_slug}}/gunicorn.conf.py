@@ -57,7 +57,7 @@ def judged():
 
 def number(name, default):
     """A whole number from the environment, or the end of the start."""
-    text = os.environ.get(name, default)
+    text = os.environ.get(name) or default
     return int(text) if text.isdecimal() else sys.exit(f"{name} must be a whole number, such as {default}")
 
 

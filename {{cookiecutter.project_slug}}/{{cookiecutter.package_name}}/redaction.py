@@ -1,7 +1,7 @@
-"""No log shows a key: in its place stands the key's fingerprint.
+"""No log and no debugger's page shows a key: in its place stands the key's fingerprint.
 
 The filter rewrites a record's message, the text of its traceback and its extra fields, for every logger
-and handler that it is given to.
+and handler that it is given to; in debug mode an exception is rewritten on its way to the debugger.
 """
 
 import json

@@ -60,5 +60,5 @@ class _Serializer(URLSafeTimedSerializer):
         yield self._signer
 
     def dump_payload(self, obj: Any) -> bytes:
-        short = self.serializer.dumps(obj).encode()
-        return base64_encode(short) if len(short) < _COMPRESSED_FROM else super().dump_payload(obj)
+        payload = self.serializer.dumps(obj).encode()
+        return base64_encode(payload) if len(payload) < _COMPRESSED_FROM else super().dump_payload(obj)

@@ -34,7 +34,7 @@ class Environment:
     root: Path
     """The project's folder, which has `.env`."""
     stands_in: bool = False
-    """Whether `.env` is bad by now, and `file` is what it said when it was good last."""
+    """Whether `file` is what `.env` said when it was good last, whatever it says by now."""
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a variable; the process wins over `.env`, and an empty one counts as unset."""

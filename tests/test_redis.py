@@ -20,6 +20,8 @@ from serving import LIMIT, free_port, wait_until
 CLIENTS = 24
 PAUSE = 0.05
 """Seconds that a client waits between two requests."""
+CALM = 1.5
+"""Seconds without a refusal that end a fault: a worker asks its server anew one second after it failed."""
 LONGEST_LOAD = 120.0
 """Seconds after which a client ends by itself."""
 ERROR_PAGE = "It is not lost; try again in a moment."
@@ -97,6 +99,19 @@ class Load:
             )
 
         wait_until(done, f"a round of requests that are {outcome}")
+
+    def until_calm(self) -> None:
+        """Go on until no worker refuses any more."""
+        refused, since = -1, 0.0
+
+        def done() -> bool:
+            nonlocal refused, since
+            now = self.figures()["503"]
+            if now != refused:
+                refused, since = now, time.monotonic()
+            return time.monotonic() - since > CALM
+
+        wait_until(done, "the last refusal")
 
     def probes(self) -> set[tuple[str, str]]:
         """What every instance says of itself: alive, and ready."""
@@ -209,6 +224,7 @@ def test_no_fault_of_the_server_loses_a_session_or_needs_a_restart(
 ) -> None:
     with Load(instances) as load:
         fault(load, redis)
+        load.until_calm()
         load.until_each_has("good")
         wait_until(lambda: load.probes() == READY, "readiness")
     figures = load.figures()

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from .bake import floor
 from .measure import Figure, compared
-from .project import UV, Project, bake, clean_copy
+from .project import Project, bake, clean_copy, install, make_environment
 from .readme import BAKE_OF_PEERS, REQUEST_OF_PEERS
 from .request_cost import in_process
 
@@ -144,14 +143,8 @@ def _timed(folder: Path, make: Callable[[Path], None]) -> float:
 
 def _installed(peer: Peer, environment: Path) -> Path:
     """An environment with the starter in it."""
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
-    _install(environment, f"{peer.name}=={peer.version}", *peer.needs)
+    install(make_environment(environment), f"{peer.name}=={peer.version}", *peer.needs)
     return environment
-
-
-def _install(environment: Path, *what: str) -> None:
-    python = str(environment / "bin" / "python")
-    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *what], check=True)
 
 
 def _make(peer: Peer, environment: Path, into: Path) -> None:
@@ -172,7 +165,7 @@ def _app(peer: Peer, environment: Path, into: Path) -> Project:
     into.mkdir()
     _make(peer, environment, into)
     path = into / "made" / peer.app
-    _install(environment, "--requirement", str(path / peer.requirements))
+    install(environment, "--requirement", str(path / peer.requirements))
     (path / ".venv").symlink_to(environment)
     (path / "apps.py").write_text(APPS.format(argument=peer.argument), "utf-8")
     return Project(path, {"PATH": os.environ["PATH"], **dict(peer.variables)})

@@ -84,10 +84,23 @@ class Project:
         return done.stdout
 
 
-def bake(template: Path, into: Path, home: Path) -> None:
+def bake(template: Path, into: Path, home: Path, cookiecutter: str = COOKIECUTTER, **variables: str) -> None:
     """Run cookiecutter with its defaults."""
-    command = [COOKIECUTTER, "--no-input", "--overwrite-if-exists", "-o", str(into), str(template)]
-    subprocess.run(command, env=os.environ | {"HOME": str(home)}, stdout=subprocess.DEVNULL, check=True)
+    command = [cookiecutter, "--no-input", "--overwrite-if-exists", "-o", str(into), str(template)]
+    environment = {**os.environ, "HOME": str(home), **variables}
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
+def make_environment(path: Path) -> Path:
+    """A virtual environment with nothing in it, at `path`."""
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(path)], check=True)
+    return path
+
+
+def install(environment: Path, *what: str) -> None:
+    """Install into a virtual environment, by what pip takes."""
+    python = str(environment / "bin" / "python")
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *what], check=True)
 
 
 def clean_copy(folder: Path) -> Path:

@@ -9,9 +9,11 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->\n", "<!-- end of figures -->\n"
 OPEN, CLOSE = "<details><summary>Beside starters that the package registry has</summary>\n", "</details>\n"
 BAKE_OF_PEERS, REQUEST_OF_PEERS = "peers: bake", "peers: a request"
+ONE_FILE = "a template of one file, no hook"
 BARE = "bare Flask, which logs nothing"
 ROWS = {
-    ("bake", "flask-secure-start"): ("A bake", "a template of one file, no hook"),
+    ("first bake", "flask-secure-start"): ("The first bake by a new cookiecutter", ONE_FILE),
+    ("bake", "flask-secure-start"): ("Each later bake", ONE_FILE),
     ("in-process /count", "baked, not logging requests"): (
         "A request that changes its session, its line in the log turned off",
         BARE,

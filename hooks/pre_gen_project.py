@@ -19,7 +19,8 @@ ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 
 LONGEST = {"project_name": 100, "project_slug": 60, "package_name": 64, "description": 400, "author": 200}
 WINDOWS_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
-PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "conftest", "build", "dist", "htmlcov", "venv"}
+PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "build", "dist", "htmlcov", "venv"}
+PROJECT_MODULES = {"conftest", "package", "apps", "sites"}
 DEPENDENCIES = {
     "flask", "werkzeug", "jinja2", "click", "itsdangerous", "blinker", "markupsafe", "dotenv", "gunicorn",
     "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
@@ -77,7 +78,8 @@ def package_problem(package: str) -> str | None:
         return f"package_name {package!r} is a keyword of Python: type another, for example my_{package}"
     if package in WINDOWS_RESERVED:
         return f"package_name {package!r} is reserved on Windows: type another, for example my_{package}"
-    if package in sys.stdlib_module_names or package in DEPENDENCIES | PROJECT_FOLDERS or package == "test":
+    taken = DEPENDENCIES | PROJECT_FOLDERS | PROJECT_MODULES | sys.stdlib_module_names
+    if package in taken or package == "test" or package.startswith("test_"):
         return (
             f"package_name {package!r} would hide another module or folder of that name:"
             f" type another, for example my_{package}"

@@ -13,8 +13,8 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import NamedTuple
 
-LIMIT = 30.0
-"""Seconds after which a wait gives up."""
+LIMIT = 60.0
+"""Seconds after which a wait gives up: later than gunicorn on a worker that missed the signal to end."""
 
 
 class Answer(NamedTuple):

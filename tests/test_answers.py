@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import COOKIECUTTER, TEMPLATE, Bake, run
+from conftest import COOKIECUTTER, PROJECT, TEMPLATE, Bake, run
 from cookiecutter.prompt import render_variable
 from cookiecutter.utils import create_env_with_context
 from hypothesis import assume, given
@@ -111,6 +111,12 @@ def test_a_slug_that_is_a_path_is_refused_and_no_file_stays(
     assert bake_into(folder, check=False, project_slug=slug).result.returncode == 1
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_no_package_is_called_what_a_module_of_the_tests_is_called() -> None:
+    modules = {path.stem for path in (PROJECT / "tests").glob("*.py")}
+    assert "conftest" in modules
+    assert {name for name in modules if not problem(answers(package_name=name))} == set()
 
 
 def test_nothing_is_refused_that_the_defaults_suggest() -> None:

@@ -9,18 +9,9 @@ from typing import Any, NoReturn
 from flask import Flask, abort, redirect, request, session
 from flask.testing import FlaskClient
 from flask_wtf.csrf import generate_csrf
+from package import create_app, load, mint
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
-
-from {{ cookiecutter.package_name }} import (
-    create_app,
-)
-from {{ cookiecutter.package_name }}.config import (
-    load,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    mint,
-)
 
 KEY = mint(int(time.time()) - 1000).text
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")

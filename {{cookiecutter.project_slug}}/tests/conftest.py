@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from package import handover
 from sites import PROGRAM, RedisServer
-
-from {{ cookiecutter.package_name }}.secret_key import handover
 
 settings.register_profile("policy", database=None, deadline=None, print_blob=True)
 settings.load_profile("policy")

@@ -11,26 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, request, session
+from package import LEAD, Key, KeyFile, Keyring, live, mint, sessions
 from redis import Redis
 from werkzeug.test import TestResponse
-
-from {{ cookiecutter.package_name }} import (
-    sessions,
-)
-from {{ cookiecutter.package_name }}.secret_key import (
-    live,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    LEAD,
-    Keyring,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import (
-    KeyFile,
-)
 
 DAY = 86400
 NOW = 1_800_000_000

@@ -15,25 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-
-from {{ cookiecutter.package_name }}.secret_key import (
-    cli,
-    store,
-)
-from {{ cookiecutter.package_name }}.secret_key.environment import (
-    read_dotenv,
-    read_environment,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    MINTED,
-    Key,
-    judge,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    Keyring,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import load_ring
+from package import MINTED, Key, Keyring, cli, judge, load_ring, mint, read_dotenv, read_environment, store
 
 NOW = 1_800_000_000
 """2027-01-15 08:00:00 UTC"""

@@ -9,14 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-
-from {{ cookiecutter.package_name }}.config import (
-    ConfigError,
-    Settings,
-    load,
-)
-from {{ cookiecutter.package_name }}.secret_key import handover
-from {{ cookiecutter.package_name }}.secret_key.key import mint
+from package import ConfigError, Settings, handover, load, mint
 
 KEY, OLDER = mint(1_700_000_000).text, mint(1_600_000_000).text
 DAY = 86400

@@ -3,12 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key.duration import (
-    UNITS,
-    format_duration,
-    parse_duration,
-)
+from package import UNITS, format_duration, parse_duration
 
 CENTURY = 100 * 365 * 86400
 

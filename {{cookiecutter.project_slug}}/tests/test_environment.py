@@ -9,14 +9,7 @@ import pytest
 from flask.cli import load_dotenv
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key.environment import (
-    edited_dotenv,
-    project_root,
-    read_dotenv,
-    read_environment,
-)
-from {{ cookiecutter.package_name }}.secret_key.store import StoreError
+from package import StoreError, edited_dotenv, project_root, read_dotenv, read_environment
 
 # Where a variable comes from
 

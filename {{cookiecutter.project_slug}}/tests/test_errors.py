@@ -6,14 +6,8 @@ import pytest
 from apps import KEY, make_app
 from flask import Response, abort
 from markupsafe import escape
+from package import ADVICE, NAME
 from werkzeug.exceptions import NotFound
-
-from {{ cookiecutter.package_name }}.about import (
-    NAME,
-)
-from {{ cookiecutter.package_name }}.errors import (
-    ADVICE,
-)
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["production", "development"])
 

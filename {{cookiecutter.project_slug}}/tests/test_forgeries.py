@@ -15,14 +15,7 @@ from apps import KEY, make_app
 from flask import Flask
 from flask.json.tag import TaggedJSONSerializer
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
-
-from {{ cookiecutter.package_name }}.config import (
-    ConfigError,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    judge,
-    mint,
-)
+from package import ConfigError, judge, mint
 
 OLDER = mint(int(time.time()) - 2000).text
 FALLBACKS = f"{OLDER},kIx3v9_Qm7-aZ0yR2tW5uB8cD1eF4gH6jL"

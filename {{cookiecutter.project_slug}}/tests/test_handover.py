@@ -6,21 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-
-from {{ cookiecutter.package_name }}.secret_key import handover
-from {{ cookiecutter.package_name }}.secret_key.environment import (
-    read_environment,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    RETENTION,
-    Keyring,
-    RingRefused,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import load_ring
+from package import RETENTION, Key, Keyring, RingRefused, handover, load_ring, mint, read_environment
 
 pytestmark = pytest.mark.usefixtures("own_server")
 

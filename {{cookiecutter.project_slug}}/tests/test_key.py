@@ -11,16 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    KeyRefused,
-    is_leaked,
-    judge,
-    leaked_hash,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.store import leaked_hashes
+from package import Key, KeyRefused, is_leaked, judge, leaked_hash, leaked_hashes, mint
 
 LEAKED = leaked_hashes()
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))

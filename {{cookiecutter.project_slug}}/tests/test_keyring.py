@@ -7,20 +7,7 @@ from dataclasses import FrozenInstanceError, dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    LEAD,
-    RETENTION,
-    Keyring,
-    RingRefused,
-    RotationUnderWay,
-    State,
-    judge_ring,
-)
+from package import LEAD, RETENTION, Key, Keyring, RingRefused, RotationUnderWay, State, judge_ring, mint
 
 END = 200
 """After this moment nothing changes in any of the random rings."""

@@ -15,30 +15,21 @@ import pytest
 from flask import Config, Flask, current_app
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import URLSafeTimedSerializer
-
-from {{ cookiecutter.package_name }}.secret_key import (
-    handover,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
+from package import (
     LEAD,
     RETENTION,
-    Keyring,
-)
-from {{ cookiecutter.package_name }}.secret_key.live import (
-    LiveRing,
-    init_app,
-    live_ring,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import (
     Dotenv,
+    Key,
     KeyFile,
+    Keyring,
+    LiveRing,
     Source,
     Variables,
     as_variables,
+    handover,
+    init_app,
+    live_ring,
+    mint,
     read_ring,
 )
 

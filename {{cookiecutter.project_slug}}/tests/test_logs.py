@@ -10,18 +10,7 @@ from datetime import datetime
 import pytest
 from apps import KEY, make_app
 from flask.testing import FlaskClient
-
-from {{ cookiecutter.package_name }} import (
-    logs,
-)
-from {{ cookiecutter.package_name }}.secret_key import handover
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    judge,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.live import (
-    live_ring,
-)
+from package import handover, judge, live_ring, logs, mint
 
 Printed = Callable[[], list[str]]
 

@@ -13,18 +13,8 @@ import pytest
 from apps import KEY, make_app
 from flask.testing import FlaskClient
 from markupsafe import escape
+from package import PACKAGE, about, judge, mint, security
 
-import {{ cookiecutter.package_name }}
-from {{ cookiecutter.package_name }} import (
-    about,
-    security,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    judge,
-    mint,
-)
-
-PACKAGE = Path({{ cookiecutter.package_name }}.__file__).parent
 DAY = 86400
 
 

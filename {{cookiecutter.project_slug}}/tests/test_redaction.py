@@ -16,25 +16,8 @@ from apps import make_app
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
+from package import ConfigError, Key, live_ring, load, mint, read_environment, redacted
 from werkzeug.debug import DebuggedApplication
-
-from {{ cookiecutter.package_name }}.config import (
-    ConfigError,
-    load,
-)
-from {{ cookiecutter.package_name }}.redaction import (
-    redacted,
-)
-from {{ cookiecutter.package_name }}.secret_key.environment import (
-    read_environment,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.live import (
-    live_ring,
-)
 
 NEW, OLD, STRANGER = (mint(int(time.time()) - ago).text for ago in (1000, 2000, 3000))
 QUOTED = """it's "quoted" and \\ back with ünïcode €"""

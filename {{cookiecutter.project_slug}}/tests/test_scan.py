@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key.key import mint
-from {{ cookiecutter.package_name }}.secret_key.scan import (
-    ScanError,
-    scan,
-)
+from package import ScanError, mint, scan
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 

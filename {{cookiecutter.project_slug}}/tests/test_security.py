@@ -12,20 +12,8 @@ import pytest
 from apps import KEY, UNSAFE, make_app, post, token
 from flask import Flask, Response, session
 from flask.testing import FlaskClient
+from package import LEAD, PACKAGE, ConfigError, Key, load, mint
 
-from {{ cookiecutter.package_name }}.config import (
-    ConfigError,
-    load,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    LEAD,
-)
-
-PACKAGE = "{{ cookiecutter.package_name }}"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'",
@@ -462,7 +450,7 @@ def test_debug_works_in_development(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_flask_command_refuses_debug_in_production(
     arguments: list[str], variables: dict[str, str]
 ) -> None:
-    command = [sys.executable, "-m", "flask", "--app", PACKAGE, *arguments]
+    command = [sys.executable, "-m", "flask", "--app", PACKAGE.name, *arguments]
     environ = {**os.environ, "APP_ENV": "production", "SECRET_KEY": KEY, "FLASK_RUN_PORT": "0", **variables}
 
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)

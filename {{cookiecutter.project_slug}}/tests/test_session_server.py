@@ -12,20 +12,8 @@ from typing import Any
 import pytest
 from flask import session
 from itsdangerous.encoding import base64_decode
+from package import PAUSE, config, create_app, errors, problem_with, sessions
 from sites import ABSOLUTE, FIRST, LIFETIME, NOW, Browser, RedisServer, Site, wait_until
-
-from {{ cookiecutter.package_name }} import (
-    config,
-    create_app,
-    errors,
-    sessions,
-)
-from {{ cookiecutter.package_name }}.session_store import (
-    problem_with,
-)
-from {{ cookiecutter.package_name }}.sessions.redis_store import (
-    PAUSE,
-)
 
 
 @pytest.fixture

@@ -18,19 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from itsdangerous.encoding import base64_decode
 from markupsafe import Markup
+from package import LEAD, RETENTION, live_ring, sessions, tokens
 from sites import DAY, FIRST, LIFETIME, NOW, SECOND, Browser, RedisServer, Site
-
-from {{ cookiecutter.package_name }} import (
-    sessions,
-    tokens,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
-    LEAD,
-    RETENTION,
-)
-from {{ cookiecutter.package_name }}.secret_key.live import (
-    live_ring,
-)
 
 STORES = ["signed", "encrypted", "redis"]
 COOKIES = ["signed", "encrypted"]

@@ -7,26 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key import store
-from {{ cookiecutter.package_name }}.secret_key.environment import (
-    read_environment,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
+from package import (
     RETENTION,
+    Key,
     Keyring,
     RingRefused,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import (
     Variables,
     as_variables,
     load_ring,
     locate,
+    mint,
+    read_environment,
     read_ring,
+    store,
 )
 
 NEW, OLD, OLDEST = (mint(start).text for start in (1_800_000_000, 1_700_000_000, 1_600_000_000))

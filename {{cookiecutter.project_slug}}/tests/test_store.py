@@ -16,12 +16,7 @@ import dotenv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }}.secret_key import store
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    judge,
-    mint,
-)
+from package import judge, mint, store
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes, owners and locks are POSIX's")
 

@@ -8,30 +8,19 @@ import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
-
-from {{ cookiecutter.package_name }} import (
-    tokens,
-)
-from {{ cookiecutter.package_name }}.secret_key.key import (
-    Key,
-    mint,
-)
-from {{ cookiecutter.package_name }}.secret_key.keyring import (
+from package import (
     LEAD,
     RETENTION,
+    Key,
     Keyring,
-)
-from {{ cookiecutter.package_name }}.secret_key.live import (
     LiveRing,
-    init_app,
-)
-from {{ cookiecutter.package_name }}.secret_key.source import (
-    Variables,
-    as_variables,
-)
-from {{ cookiecutter.package_name }}.tokens import (
     Reason,
     TokenRefused,
+    Variables,
+    as_variables,
+    init_app,
+    mint,
+    tokens,
 )
 
 NOW = 1_800_000_000

@@ -44,7 +44,6 @@ from {{ cookiecutter.package_name }}.secret_key.environment import (
     read_environment,
 )
 from {{ cookiecutter.package_name }}.secret_key.key import (
-    MINTED,
     Key,
     KeyRefused,
     is_leaked,
@@ -65,6 +64,9 @@ from {{ cookiecutter.package_name }}.secret_key.live import (
     LiveRing,
     init_app,
     live_ring,
+)
+from {{ cookiecutter.package_name }}.secret_key.minted import (
+    MINTED,
 )
 from {{ cookiecutter.package_name }}.secret_key.scan import (
     ScanError,

@@ -16,8 +16,9 @@ from urllib.parse import quote
 from flask import Flask
 from werkzeug.wsgi import ClosingIterator
 
-from .secret_key.key import MINTED, Key
+from .secret_key.key import Key
 from .secret_key.live import LiveRing
+from .secret_key.minted import MINTED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -1,30 +1,17 @@
-"""One signing key: minted here or made elsewhere, judged before it is used.
-
-A minted key carries the moment from which it may sign and a checksum:
-
-    fsk_20261122T193000Z_<64 lowercase hex digits>_<8 hex digits, the CRC-32 of all before it>
-
-The prefix and the checksum make a leaked key findable with no false alarm, and a damaged paste
-refusable. Letters, digits and `_` only: no shell, compose file or YAML changes it.
-"""
+"""One signing key: minted here or made elsewhere, judged before it is used."""
 
 import hashlib
-import os
 import re
-import zlib
 from bisect import bisect_left
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
+
+from . import minted
 
 MIN_LENGTH = 32
 MIN_DISTINCT = 6
 LEAKED_HASH_BYTES = 6
 
-MINTED = re.compile(r"fsk_([0-9]{8}T[0-9]{6}Z)_[0-9a-f]{64}_[0-9a-f]{8}")
-"""The shape of a minted key, for those who search a text for one; the checksum decides."""
-
-_PIECE_OF_MINTED = re.compile(r"^fsk_|Z_[0-9a-f]{16}|[0-9a-f]{16}_[0-9a-f]{8}$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     "changeme|changethis|changeit|placeholder|replaceme|replacethis|yoursecret|yourkey|yourown"
     "|secretkey|supersecret|topsecret|mysecret|notsecret|notsosecret|insecure|password|example"
@@ -65,13 +52,8 @@ class Key:
 
 
 def mint(signs_from: int) -> Key:
-    """A new key of 256 bits from the operating system's CSPRNG (NIST SP 800-133, section 4).
-
-    `signs_from` is in seconds since the epoch: the moment from which the key may sign.
-    """
-    stamp = datetime.fromtimestamp(signs_from, UTC).strftime("%Y%m%dT%H%M%SZ")
-    body = f"fsk_{stamp}_{os.urandom(32).hex()}_"
-    return Key(body + _checksum(body), signs_from)
+    """A new key that may sign from the moment `signs_from`, in seconds since the epoch."""
+    return Key(minted.new_text(signs_from), signs_from)
 
 
 def judge(text: str, leaked: bytes) -> Key:
@@ -89,7 +71,7 @@ def judge(text: str, leaked: bytes) -> Key:
         raise KeyRefused("begins or ends with white space", "take that away")
     if text[0] == text[-1] and text[0] in "\"'":
         raise KeyRefused("stands in quotes", "take them away")
-    if _PIECE_OF_MINTED.search(text):
+    if minted.PIECE.search(text):
         return _parse_minted(text)
     if len(text) < MIN_LENGTH:
         raise KeyRefused(f"is too short: {len(text)} of at least {MIN_LENGTH} characters")
@@ -119,18 +101,13 @@ def leaked_hash(text: str) -> bytes:
 
 
 def _parse_minted(text: str) -> Key:
-    match = MINTED.fullmatch(text)
-    if not match or _checksum(text[:-8]) != text[-8:]:
-        raise KeyRefused("is damaged: its checksum does not match", "copy the whole key again")
     try:
-        signs_from = datetime.fromisoformat(match[1])
+        signs_from = minted.start_of(text)
     except ValueError:
         raise KeyRefused("is damaged: it names a moment that does not exist") from None
-    return Key(text, int(signs_from.timestamp()))
-
-
-def _checksum(body: str) -> str:
-    return f"{zlib.crc32(body.encode()):08x}"
+    if signs_from is None:
+        raise KeyRefused("is damaged: its checksum does not match", "copy the whole key again")
+    return Key(text, signs_from)
 
 
 def _is_predictable(text: str) -> bool:

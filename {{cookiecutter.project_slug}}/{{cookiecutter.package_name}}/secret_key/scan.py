@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from .key import MINTED, KeyRefused, judge
+from .key import KeyRefused, judge
+from .minted import MINTED
 
 _FOUND = re.compile(rb"([^\0]+)\0([0-9]+)\0(" + MINTED.pattern.encode() + rb")\n")
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from . import handover
 from .duration import parse_duration
 from .environment import Environment, edited_dotenv, read_dotenv
-from .key import MINTED, Key, mint
+from .key import Key, mint
 from .keyring import RETENTION, Keyring, RingRefused, judge_ring
+from .minted import MINTED
 from .store import (
     StoreError,
     first_env,
@@ -105,7 +106,7 @@ class KeyFile:
 
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """The file's text with `keys` in the ring's place."""
-        return key_file_text(keys)
+        return key_file_text(key.text for key in keys)
 
 
 Source = Variables | Dotenv | KeyFile

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from .key import Key, mint
+from .minted import new_text
 
 TEMPORARY = ".fsk-tmp"
 _PRIVATE = 0o600
@@ -35,7 +35,7 @@ def first_env(now: float) -> str:
     return (
         "# This machine's settings. Git ignores this file: never commit it, never share it.\n"
         "# .env.example explains every variable, docs/secret-key.md the life of the key.\n"
-        f"APP_ENV=development\nSECRET_KEY={mint(int(now)).text}\n"
+        f"APP_ENV=development\nSECRET_KEY={new_text(int(now))}\n"
     )
 
 
@@ -72,9 +72,9 @@ def read_key_file(path: str) -> list[str]:
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
-def key_file_text(keys: Iterable[Key]) -> str:
+def key_file_text(keys: Iterable[str]) -> str:
     """The text of a key file with `keys`, newest first."""
-    return "".join(f"{key.text}\n" for key in keys)
+    return "".join(f"{key}\n" for key in keys)
 
 
 @contextmanager

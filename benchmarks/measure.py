@@ -43,8 +43,13 @@ def compared(
     ]
 
 
+def shown(value: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def table(figures: Iterable[Figure]) -> str:
     """A Markdown table of all figures."""
     lines = ["| benchmark | what | median | ratio |", "|---|---|---:|---:|"]
-    lines += [f"| {f.benchmark} | {f.name} | {f.value:.3g} {f.unit} | {f.ratio:.2f} |" for f in figures]
+    lines += [f"| {f.benchmark} | {f.name} | {shown(f.value)} {f.unit} | {f.ratio:.2f} |" for f in figures]
     return "\n".join(lines)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .measure import shown
+
 RESULT = Path(__file__).with_name("result.json")
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->\n", "<!-- end of figures -->\n"
@@ -42,7 +44,7 @@ def table(result: dict[str, Any]) -> str:
     for row, (what, against) in ROWS.items():
         figure = measured[row]
         lines.append(
-            f"| {what} | {figure['value']:.3g} {figure['unit']} | {against} | {figure['ratio']:.2f} |"
+            f"| {what} | {shown(figure['value'])} {figure['unit']} | {against} | {figure['ratio']:.2f} |"
         )
     machine = result["machine"]
     return "\n".join(lines) + f"\n\nPython {machine['python']}, {machine['machine']}, medians.\n"
@@ -55,7 +57,7 @@ def table_of_peers(result: dict[str, Any]) -> str:
     lines = ["| | a bake | a request that changes its session | |", "|---|---:|---:|---|"]
     for name in dict.fromkeys([*names, *result["peers"]]):
         figures = (measured.get((benchmark, name)) for benchmark in (BAKE_OF_PEERS, REQUEST_OF_PEERS))
-        cells = [f"{figure['value']:.3g} {figure['unit']}" if figure else "" for figure in figures]
+        cells = [f"{shown(figure['value'])} {figure['unit']}" if figure else "" for figure in figures]
         lines.append(f"| {' | '.join([name, *cells, result['peers'].get(name, '')])} |")
     return "\n".join(lines) + "\n"
 

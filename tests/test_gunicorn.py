@@ -270,6 +270,26 @@ def test_a_worker_that_starts_after_an_edit_of_dotenv_serves_as_the_others_until
         server.stop()
 
 
+@preload_or_not
+def test_a_key_that_stands_in_dotenv_and_in_the_environment_follows_the_file(
+    own: Bake, tmp_path: Path, preload: tuple[str, ...]
+) -> None:
+    dotenv, log = own.path / ".env", tmp_path / "log"
+    old, new = secrets.token_hex(32), secrets.token_hex(32)
+    settings = "APP_ENV=production\nSECRET_KEY_INTERVAL=1s\nTRUSTED_HOSTS=127.0.0.1\n"
+    dotenv.write_text(f"{settings}SECRET_KEY={old}\n")
+    server = Server(own, log, {"SECRET_KEY": old}, "--workers", "1", *preload, app="visited:app()")
+    try:
+        before = server.get("/count")[1]["Signer"]
+        dotenv.write_text(f"{settings}SECRET_KEY={new}\n")
+        wait_until(lambda: server.get("/count")[1]["Signer"] != before, "the new key signs")
+        server.reload()
+        wait_until(partial(booted, log, 2), "a new worker")
+        assert server.get("/count")[1]["Signer"] != before
+    finally:
+        server.stop()
+
+
 def test_a_reload_serves_new_code_even_with_a_bad_key_file(site: Callable[..., Site], own: Bake) -> None:
     running = site("--workers", "2", bake=own)
     about = own.package / "about.py"
@@ -360,10 +380,16 @@ def test_bind_workers_and_threads_come_from_the_environment(shared: Bake) -> Non
     assert printed_config(shared, SECRET_KEY=key, WEB_THREADS="")["threads"] == "4"
 
 
-def test_a_number_of_threads_that_is_none_is_told_in_one_line(shared: Bake) -> None:
-    result = start(shared, {"SECRET_KEY": secrets.token_hex(32), "WEB_THREADS": "four"})
+@pytest.mark.parametrize(
+    ("name", "value", "default"),
+    [("WEB_THREADS", "four", 4), ("WEB_THREADS", "0", 4), ("WEB_CONCURRENCY", "0", 2)],
+)
+def test_a_number_of_workers_or_threads_that_is_none_is_told_in_one_line(
+    shared: Bake, name: str, value: str, default: int
+) -> None:
+    result = start(shared, {"SECRET_KEY": secrets.token_hex(32), name: value})
     assert result.returncode == 1
-    assert result.stderr == "WEB_THREADS must be a whole number, such as 4\n"
+    assert result.stderr == f"{name} must be a whole number above zero, such as {default}\n"
 
 
 def printed_config(bake: Bake, **variables: str) -> dict[str, str]:

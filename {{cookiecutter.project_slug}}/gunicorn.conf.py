@@ -56,9 +56,11 @@ def judged():
 
 
 def number(name, default):
-    """A whole number from the environment, or the end of the start."""
+    """A whole number above zero from the environment, or the end of the start."""
     text = os.environ.get(name) or default
-    return int(text) if text.isdecimal() else sys.exit(f"{name} must be a whole number, such as {default}")
+    if text.isdecimal() and int(text):
+        return int(text)
+    return sys.exit(f"{name} must be a whole number above zero, such as {default}")
 
 
 class JsonLines(logging.Formatter):
@@ -98,7 +100,7 @@ threads = number("WEB_THREADS", "4")
 if settings.production:
     logger_class = JsonLogger
 
-# A request has this many seconds to end, also when its worker is told to stop.
+# Seconds that requests have to end when their worker is told to stop, and that a worker may hang.
 timeout = graceful_timeout = 30
 # An idle connection is kept for longer than a load balancer keeps it (mostly 60 seconds): the one that
 # sends has to be the one that hangs up.

@@ -279,6 +279,27 @@ def test_a_worker_that_starts_later_serves_as_the_others_do_until_a_reload(tmp_p
 
 
 @pytest.mark.usefixtures("own_server")
+def test_a_server_that_has_the_variables_of_dotenv_in_its_environment_too_follows_the_file(
+    tmp_path: Path,
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"APP_ENV=production\n{GOOD}")
+    environ = {"APP_ENV": "production", "SECRET_KEY": KEY, "SESSION_LIFETIME": "3d", "TRUSTED_PROXIES": "1"}
+    new = mint(1_700_000_001).text
+    handover.share()
+    for reload in (True, False):
+        assert repr(load(environ, tmp_path, reload=reload).ring_source) == ".env"
+
+    dotenv.write_text(f"APP_ENV=production\nSECRET_KEY={new}\nSESSION_LIFETIME=4d\n")
+    for reload in (False, True, False, True):
+        settings = load(environ, tmp_path, reload=reload)
+        assert repr(settings.ring_source) == ".env"
+        assert settings.trusted_proxies == 1
+    assert settings.ring.keys[0].text == new
+    assert settings.session_lifetime == 4 * 86400
+
+
+@pytest.mark.usefixtures("own_server")
 def test_a_dotenv_that_is_refused_changes_no_key(tmp_path: Path) -> None:
     dotenv, ring = tmp_path / ".env", tmp_path / "ring"
     dotenv.write_text(GOOD)
@@ -310,10 +331,21 @@ def test_another_session_server_is_asked_at_a_reload(tmp_path: Path) -> None:
 def test_where_the_last_good_dotenv_is_refused_too_the_present_one_is_told(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"{GOOD}MAX_CONTENT_LENGTH=much\n")
     handover.share()
-    handover.keep_variables({"SECRET_KEY": KEY, "TRUSTED_PROXIES": "one"})
+    handover.keep_variables({"SECRET_KEY": KEY, "TRUSTED_PROXIES": "one"}, [])
 
     with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH must be a whole number"):
         load({}, tmp_path, reload=True)
+
+
+def test_what_is_wrong_with_the_key_and_with_its_retention_is_told_at_once() -> None:
+    told = problems(SECRET_KEY="short", SECRET_KEY_RETENTION="x", TRUSTED_PROXIES="z")
+
+    assert [problem.partition(" ")[0] for problem in told] == [
+        "SECRET_KEY",
+        "SECRET_KEY_RETENTION",
+        "TRUSTED_PROXIES",
+    ]
+    assert len(problems(SECRET_KEY=KEY, SECRET_KEY_RETENTION="x")) == 1
 
 
 def test_a_ring_is_looked_at_more_often_than_a_rotation_takes() -> None:

@@ -99,6 +99,31 @@ def test_what_flask_copies_from_dotenv_counts_as_dotenv(
     assert (environment.process, environment.file) == (environ, read)
 
 
+def test_a_dollar_that_flask_replaces_does_not_make_it_another_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/ann"})
+    (tmp_path / ".env").write_text("SECRET_KEY='before${HOME}after'\n")
+    load_dotenv()
+    environment = read_environment(os.environ, tmp_path)
+
+    assert os.environ["SECRET_KEY"] == "before/home/annafter"
+    assert environment.process == {"HOME": "/home/ann"}
+    assert environment.get("SECRET_KEY") == "before${HOME}after"
+
+
+def test_what_was_copied_once_counts_as_dotenv_whatever_it_says_by_now(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nB=1\n")
+    environ = {"A": "1", "B": "2", "C": "3"}
+    first = read_environment(environ, tmp_path)
+    (tmp_path / ".env").write_text("A=4\nB=1\n")
+    second = read_environment(environ, tmp_path, first.copied)
+
+    assert first.copied == second.copied == {"A"}
+    assert second.process == {"B": "2", "C": "3"}
+    assert second.get("A") == "4"
+
+
 def test_what_flask_copies_from_another_dotenv_on_the_way_up_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from apps import KEY, make_app
-from flask import Flask
+from flask import Flask, session
 from flask.json.tag import TaggedJSONSerializer
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from package import ConfigError, judge, mint
@@ -63,10 +63,10 @@ def for_another_purpose(key: str) -> str:
     return signed(payload(), derived, key_derivation="none", digest_method=hashlib.sha256)
 
 
-def counted(app: Flask, cookie: str) -> int:
+def counted(app: Flask, cookie: str, name: str = "") -> int:
     """To what the session has counted that this cookie brings."""
     client = app.test_client()
-    client.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie, secure=True)
+    client.set_cookie(name or app.config["SESSION_COOKIE_NAME"], cookie, secure=True)
     response = client.get("/count")
     assert response.status_code == 200
     return int(json.loads(response.text)["count"])
@@ -137,8 +137,34 @@ def test_what_a_key_of_the_ring_signs_in_another_way_does_not_count(app: Flask, 
 def test_stock_flask_cookies_count_only_where_the_app_is_told_so() -> None:
     cookie = as_stock_flask_signs(KEY)
 
-    assert counted(make_app(), cookie) == 0
-    assert counted(make_app(SESSION_READ_SHA1="1"), cookie) == 1337
+    assert counted(make_app(), cookie, "session") == 0
+    assert counted(make_app(SESSION_READ_SHA1="1"), cookie, "session") == 1337
+    assert counted(make_app(SESSION_READ_SHA1="1"), cookie, "__Host-session") == 0
+
+
+def test_a_stock_flask_cookie_is_replaced_and_does_not_outlive_its_session() -> None:
+    app = make_app(SESSION_READ_SHA1="1")
+
+    @app.get("/sign-out")
+    def sign_out() -> str:
+        session.clear()
+        return ""
+
+    client = app.test_client()
+    client.set_cookie("session", as_stock_flask_signs(KEY))
+
+    def count() -> int:
+        return int(json.loads(client.get("/count", base_url="https://localhost/").text)["count"])
+
+    assert count() == 1337
+    assert client.get_cookie("session") is None
+    assert client.get_cookie("__Host-session")
+    assert count() == 1337
+    for _ in range(2):  # a sign-out may also be the first page
+        client.get("/sign-out", base_url="https://localhost/")
+        assert client.get_cookie("session") is None
+        assert count() == 0
+        client.set_cookie("session", as_stock_flask_signs(KEY))
 
 
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)

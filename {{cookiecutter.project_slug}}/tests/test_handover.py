@@ -106,18 +106,19 @@ def test_the_variables_of_dotenv_are_kept_beside_the_ring() -> None:
     assert handover.last_variables() is None
 
     for variables in ({"A": "1"}, {"A": "ü\n" * 500}, {}, {"A": "1", "B": "2"}):
-        handover.keep_variables(variables)
+        handover.keep_variables(variables, variables.keys())
         handover.keep(RINGS[1])
-        assert handover.last_variables() == variables
+        assert handover.last_variables() == (variables, sorted(variables))
         assert handover.last_good(RETENTION) == RINGS[1]
 
 
 def test_a_dotenv_of_any_characters_fits() -> None:
     share(RINGS[0])
-    handover.keep_variables({"A": "\0" * (1 << 20)})
-    handover.keep_variables({"A": "\0" * (1 << 20), "B": ""})
+    names = ["\x01" * (1 << 20)]
+    handover.keep_variables({"A": "\0" * (1 << 20)}, names)
+    handover.keep_variables({"A": "\0" * (1 << 20), "B": ""}, names)
 
-    assert handover.last_variables() == {"A": "\0" * (1 << 20), "B": ""}
+    assert handover.last_variables() == ({"A": "\0" * (1 << 20), "B": ""}, names)
     assert handover.last_good(RETENTION) == RINGS[0]
 
 

@@ -195,8 +195,10 @@ def test_what_is_no_key_hides_none_behind_it(repo: Path) -> None:
 @pytest.mark.parametrize("name", [".env", ".env.production", "deep/.env", "it's/.env"])
 def test_a_tracked_dotenv_is_found_with_the_command_that_mends_it(repo: Path, name: str) -> None:
     tracked(repo, name, "APP_ENV=production\n")
-    (finding,) = scan(repo)
-    subprocess.run(shlex.split(finding.partition("; run: ")[2]), check=True, cwd=repo, capture_output=True)
+    (repo / "deep").mkdir(exist_ok=True)
+    (finding,) = scan(repo / "deep")
+    command = shlex.split(finding.partition("; run: ")[2])
+    subprocess.run(command, check=True, cwd=repo / "deep", capture_output=True)
 
     assert scan(repo) == []
     assert (repo / name).exists()

@@ -17,7 +17,7 @@ import click
 from . import session_store
 from .secret_key import handover
 from .secret_key.duration import format_duration, parse_duration
-from .secret_key.environment import PRODUCTION, Environment, project_root, read_environment
+from .secret_key.environment import PRODUCTION, Environment, parted, project_root, read_environment
 from .secret_key.keyring import LEAD, Keyring, RingRefused
 from .secret_key.source import Source, load_ring
 from .secret_key.store import StoreError
@@ -96,7 +96,7 @@ class Settings:
             "MAX_CONTENT_LENGTH": self.max_content_length,
             "MAX_FORM_MEMORY_SIZE": self.max_content_length,
             "MAX_FORM_PARTS": MAX_FORM_PARTS,
-            # A form posts as long as its session lives: the token is bound to that.
+            # A form posts as long as its session lives, and the key that signed it.
             "WTF_CSRF_TIME_LIMIT": None,
             "SESSION_STORE": self.session_store.partition("://")[0],
             "PERMANENT_SESSION_LIFETIME": self.session_lifetime,
@@ -113,12 +113,13 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None, relo
     Raises ConfigError with every problem and what mends it.
     """
     root = root or project_root(Path(__file__).parent)
-    variables = handover.last_variables()
-    last_good = None if variables is None else Environment(environ, variables, root, stands_in=True)
+    kept = handover.last_variables()
+    variables, copied = kept or ({}, [])
+    last_good = replace(parted(environ, variables, root, copied), stands_in=True) if kept else None
     if last_good and not reload:
         return _judged(last_good, environ)
     try:
-        environment = read_environment(environ, root)
+        environment = read_environment(environ, root, copied)
         if variables and not environment.file:
             raise StoreError(f"{environment.dotenv_path} is gone or says nothing; restart, if that is meant")
         settings = _judged(environment, environ)
@@ -129,7 +130,7 @@ def load(environ: Mapping[str, str] = os.environ, root: Path | None = None, relo
                 return replace(_judged(last_good, environ), refused=refusal.message)
         raise refusal from None
     handover.keep(settings.ring)
-    handover.keep_variables(environment.file)
+    handover.keep_variables(environment.file, environment.copied)
     return settings
 
 
@@ -207,7 +208,7 @@ class _Reader:
         """
         store = self._environment.get("SESSION_STORE", session_store.SIGNED)
         before = handover.last_variables()
-        is_new = before is None or before.get("SESSION_STORE") != self._environment.file.get("SESSION_STORE")
+        is_new = not before or before[0].get("SESSION_STORE") != self._environment.file.get("SESSION_STORE")
         problem = session_store.problem_with(store, ask=is_new)
         if problem:
             self.problems.append(f"SESSION_STORE {problem}")

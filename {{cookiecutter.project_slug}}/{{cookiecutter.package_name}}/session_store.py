@@ -10,7 +10,7 @@ Needs no Flask, as little as the settings do.
 import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -68,8 +68,11 @@ def connect(address: str) -> "Redis":
 def _problem_with_server(address: str, ask: bool) -> str | None:
     from redis import RedisError  # noqa: PLC0415
 
-    if not _is_address(urlsplit(address)):
-        return "is no address such as redis://user:password@127.0.0.1:6379/0; write / in a password as %2F"
+    if not _is_address(address):
+        return (
+            "is no address such as redis://user:password@127.0.0.1:6379/0;"
+            " write / in a password as %2F, [ as %5B and ] as %5D"
+        )
     try:
         client = connect(address)
         if ask:
@@ -82,8 +85,9 @@ def _problem_with_server(address: str, ask: bool) -> str | None:
     return None
 
 
-def _is_address(parts: SplitResult) -> bool:
+def _is_address(text: str) -> bool:
     try:
+        parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return False

@@ -9,8 +9,8 @@ presence does not tell where it came from: one that repeats what `.env` says cou
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -35,6 +35,8 @@ class Environment:
     """The project's folder, which has `.env`."""
     stands_in: bool = False
     """Whether `file` is what `.env` said when it was good last, whatever it says by now."""
+    copied: frozenset[str] = frozenset()
+    """The names of the variables that the process has, and that count as coming from `.env`."""
 
     def get(self, name: str, default: str = "") -> str:
         """The value of a variable; the process wins over `.env`, and an empty one counts as unset."""
@@ -56,9 +58,12 @@ class Environment:
         return self.process.get("WERKZEUG_RUN_MAIN") == "true"
 
 
-def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
+def read_environment(
+    environ: Mapping[str, str], root: Path, copied: Collection[str] = frozenset()
+) -> Environment:
     """Part the variables of `environ` from those that `.env` in the folder `root` says.
 
+    `copied` names those that came from it when this server started, whatever it says by now.
     Raises StoreError where a `.env` that counts cannot be read.
     """
     own = root / ".env"
@@ -68,10 +73,18 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
         if environ.get("APP_ENV", "").strip() != PRODUCTION:
             raise
         file = {}
-    copied = {**_found_by_flask(), **file}
-    process = {name: value for name, value in environ.items() if copied.get(name) != value}
-    environment = Environment(process, file, root)
-    return environment if environment.reads_dotenv else Environment(process, {}, root)
+    found = _found_by_flask()
+    repeated = {name for name, value in environ.items() if value in (file.get(name), found.get(name))}
+    environment = parted(environ, file, root, repeated | set(copied))
+    return environment if environment.reads_dotenv else replace(environment, file={})
+
+
+def parted(
+    environ: Mapping[str, str], file: Mapping[str, str], root: Path, copied: Collection[str]
+) -> Environment:
+    """The variables of `environ` but those that `copied` names, beside those that `.env` says."""
+    process = {name: value for name, value in environ.items() if name not in copied}
+    return Environment(process, file, root, copied=frozenset(copied) & environ.keys())
 
 
 def project_root(package: Path) -> Path:
@@ -139,8 +152,9 @@ def _parsed(text: str) -> dict[str, str]:
 
 
 def _found_by_flask() -> dict[str, str]:
-    """What the `.env` says that the `flask` command finds upward from here, ours or not."""
+    """What the `.env` says that the `flask` command finds upward from here, ours or not: as it reads it."""
     try:
-        return read_dotenv(dotenv.find_dotenv(usecwd=True))
+        text = read_text(dotenv.find_dotenv(usecwd=True))
+        return {name: value or "" for name, value in dotenv.dotenv_values(stream=StringIO(text)).items()}
     except (OSError, StoreError):  # OSError: the working directory is gone, or not ours to see
         return {}

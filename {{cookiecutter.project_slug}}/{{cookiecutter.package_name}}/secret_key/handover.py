@@ -11,7 +11,7 @@ import mmap
 import struct
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +21,8 @@ from .keyring import Keyring
 PLACE = "last good"
 """Where the memory is found in `sys.modules`: also by a copy of this module that was loaded later, or
 under another name."""
-_SLOT = 8 << 20
-"""Bytes for a record: more than any file that is read as one, where JSON makes six bytes of each.
+_SLOT = 16 << 20
+"""Bytes for a record: more than any file that is read as one, and its names, where JSON makes six of each.
 
 A page that is not written costs nothing.
 """
@@ -59,15 +59,15 @@ def last_good(retention: int) -> Keyring | None:
     return Keyring(tuple(Key(text, signs_from) for text, signs_from in kept), retention) if kept else None
 
 
-def keep_variables(variables: Mapping[str, str]) -> None:
-    """Make `variables` the last good ones that `.env` said."""
-    _write(_VARIABLES, dict(variables))
+def keep_variables(variables: Mapping[str, str], copied: Collection[str]) -> None:
+    """Make `variables` the last good ones that `.env` said; the process has those of `copied` from it."""
+    _write(_VARIABLES, [dict(variables), sorted(copied)])
 
 
-def last_variables() -> dict[str, str] | None:
-    """What the last good `.env` said; None where none is shared."""
-    kept: dict[str, str] | None = _read(_VARIABLES)
-    return kept
+def last_variables() -> tuple[dict[str, str], list[str]] | None:
+    """What the last good `.env` said, and the names of what was copied; None where none is shared."""
+    kept = _read(_VARIABLES)
+    return (kept[0], kept[1]) if kept else None
 
 
 def _write(slots: tuple[int, int], value: object) -> None:

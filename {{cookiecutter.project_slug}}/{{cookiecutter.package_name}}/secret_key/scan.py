@@ -34,7 +34,7 @@ def _tracked_dotenv(root: Path) -> Iterator[str]:
         base = PurePosixPath(name).name
         if base == ".env" or (base.startswith(".env.") and not base.endswith(".example")):
             shown = _shown(name)
-            yield f"{shown}: git tracks this file; run: git rm --cached {shlex.quote(shown)}"
+            yield f"{shown}: git tracks this file; run: git rm --cached {shlex.quote(f':/{shown}')}"
 
 
 def _keys(root: Path, *where: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ A ring is read from one place: the process, where it names any of the three, els
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import handover
@@ -146,7 +146,11 @@ def load_ring(environment: Environment) -> tuple[Source, Keyring]:
     In a process of a running server the last good ring stands in for one that is refused; for one in `.env`
     it does only where the rest of that file has its stand-in too.
     """
-    source, seconds = locate(environment), retention(environment)
+    source = locate(environment)
+    try:
+        seconds = retention(environment)
+    except RingRefused as refusal:
+        raise RingRefused([*_problems(source), *refusal.problems]) from None
     try:
         return source, read_ring(source, seconds)
     except RingRefused:
@@ -154,6 +158,14 @@ def load_ring(environment: Environment) -> tuple[Source, Keyring]:
         if last is None or (isinstance(source, Dotenv) and not environment.stands_in):
             raise
         return source, last
+
+
+def _problems(source: Source) -> Sequence[str]:
+    try:
+        read_ring(source, RETENTION)
+    except RingRefused as refusal:
+        return refusal.problems
+    return ()
 
 
 def read_ring(source: Source, retention: int) -> Keyring:

@@ -90,6 +90,10 @@ def locked(path: str) -> Iterator[None]:
                 os.unlink(path + TEMPORARY)  # left by a killed process: its lock is ours now
             yield
     except OSError as error:
+        folder = os.path.dirname(path) or "."
+        if not os.path.lexists(folder):
+            command = f"mkdir -m 700 {shlex.quote(folder)}"
+            raise StoreError(f"{path}: its folder is not there; run: {command}") from None
         raise StoreError(f"{path} cannot be changed: {_reason(error)}; it is as it was") from None
 
 

@@ -21,6 +21,8 @@ from .lazy import USER, VERSION, Box, Held, Session, User
 VersionOf = Callable[[Any], str | int | None]
 """Tells a user's session version; None where there is no such user."""
 
+STOCK_COOKIE = "session"
+"""What Flask calls its cookie, where nobody has given it another name."""
 OPENED = "session.opened"
 """Where a request's environment has its session, once it is open."""
 _REFRESH_PART = 20
@@ -111,7 +113,7 @@ class Sessions(SessionInterface):
 
     def _load(self, app: Flask, request: Request, box: Box) -> Held:
         cookie = request.cookies.get(self.get_cookie_name(app))
-        held = (self._read(app, cookie, box) or self._read_stock(app, cookie)) if cookie else None
+        held = (self._read(app, cookie, box) if cookie else None) or self._read_stock(app, request)
         return held if held and self._is_current(held) else Held(int(self.live.now))
 
     def _read(self, app: Flask, cookie: str, box: Box) -> Held | None:
@@ -130,10 +132,11 @@ class Sessions(SessionInterface):
         held.stale = age > lifetime / _REFRESH_PART
         return held
 
-    def _read_stock(self, app: Flask, cookie: str) -> Held | None:
+    def _read_stock(self, app: Flask, request: Request) -> Held | None:
         """A session that stock Flask signed with SHA-1, where the app is told to take those over."""
+        cookie = request.cookies.get(STOCK_COOKIE)
         serializer = self._stock.get_signing_serializer(app) if app.config["SESSION_READ_SHA1"] else None
-        if serializer is None:
+        if serializer is None or not cookie:
             return None
         lifetime = int(app.permanent_session_lifetime.total_seconds())
         try:
@@ -161,23 +164,33 @@ class Sessions(SessionInterface):
         stale, held.stale = held.stale, False
         if held.content and (changed or stale):
             value = session.box.seal(self.store.keep(held, changed, self._seconds_left(app, held)))
-            cookie = self._cookie(app, value, expires=self.get_expiration_time(app, session))
+            name = self.get_cookie_name(app)
+            cookie = self._cookie(app, name, value, expires=self.get_expiration_time(app, session))
             if len(cookie) <= app.config["MAX_COOKIE_SIZE"]:
-                response.headers.add("Set-Cookie", cookie)
+                self._set_cookie(app, response, cookie)
             else:
                 _refuse(app, held.content, len(cookie))
         elif changed:
             self.store.forget(held)
-            response.headers.add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
+            self._set_cookie(app, response, self._expired_cookie(app, self.get_cookie_name(app)))
 
     def _seconds_left(self, app: Flask, held: Held) -> int:
         """How long a session lives if it is not used from now on."""
         absolute = held.started + app.config["SESSION_ABSOLUTE_LIFETIME"] - self.live.now
         return max(1, int(min(app.permanent_session_lifetime.total_seconds(), absolute)))
 
-    def _cookie(self, app: Flask, value: str, **limits: Any) -> str:
+    def _set_cookie(self, app: Flask, response: Response, cookie: str) -> None:
+        response.headers.add("Set-Cookie", cookie)
+        if app.config["SESSION_READ_SHA1"] and self.get_cookie_name(app) != STOCK_COOKIE:
+            # Else the end of the session would bring back what stock Flask has left.
+            response.headers.add("Set-Cookie", self._expired_cookie(app, STOCK_COOKIE))
+
+    def _expired_cookie(self, app: Flask, name: str) -> str:
+        return self._cookie(app, name, "", max_age=0, expires=0)
+
+    def _cookie(self, app: Flask, name: str, value: str, **limits: Any) -> str:
         return dump_cookie(
-            self.get_cookie_name(app),
+            name,
             value,
             domain=self.get_cookie_domain(app),
             path=self.get_cookie_path(app),

@@ -82,7 +82,8 @@ def next_steps(slug: str, made: bool) -> str:
         python = "py" if os.name == "nt" else "python3"
         steps = [f"{python} -m venv .venv", activate, "pip install -e .", "flask run --debug"]
     lines = "".join(f"    {step}\n" for step in [f"cd {shlex.quote(folder)}", *steps])
-    key = "a fresh key in .env, which git ignores" if made else "the key it had: .env was kept"
+    kept = "its .env as it was: see flask secret-key status"
+    key = "a fresh key in .env, which git ignores" if made else kept
     return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/; README.md goes on."
 
 

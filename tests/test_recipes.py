@@ -46,8 +46,9 @@ def test_a_ring_that_a_security_module_opens(shared: Bake, tmp_path: Path) -> No
         "SECRET_KEY_INTERVAL": "1s",
     }
 
-    def sh(lines: str) -> Result:
-        return run("sh", "-euc", lines, cwd=tmp_path, environment=environment)
+    def sh(lines: str, check: bool = True) -> Result:
+        # as a person pastes it: the shell goes on after a failure
+        return run("sh", "-uc", lines, cwd=tmp_path, environment=environment, check=check)
 
     def flask(command: str) -> None:
         run(shared.program("flask"), "secret-key", command, cwd=shared.path, environment=environment)
@@ -73,7 +74,16 @@ def test_a_ring_that_a_security_module_opens(shared: Bake, tmp_path: Path) -> No
     ring.unlink()
     sh(block("pkcs11: open"))
     assert fingerprints(shared, SECRET_KEY_FILE=str(ring)) == both
-    assert ring.read_bytes() not in (tmp_path / "ring.sealed").read_bytes()
+    sealed, opened = (tmp_path / "ring.sealed").read_bytes(), ring.read_bytes()
+    assert opened not in sealed
+
+    ring.write_bytes(opened * 8)
+    assert sh(block("pkcs11: seal"), check=False).returncode
+    assert (tmp_path / "ring.sealed").read_bytes() == sealed
+    ring.write_bytes(opened)
+    (tmp_path / "ring.sealed").write_bytes(sealed[:-1])
+    assert sh(block("pkcs11: open"), check=False).returncode
+    assert ring.read_bytes() == opened
 
 
 @pytest.mark.skipif(
@@ -93,15 +103,25 @@ def test_a_credential_that_systemd_seals(shared: Bake, tmp_path: Path) -> None:
     }.items():
         assert there in script
         script = script.replace(there, here)
-    aside = 'mount --bind "$PWD" /var/lib/systemd && exec sh -euc "$0"'
-    run(
-        *("unshare", "--mount", "sh", "-c", aside, script),
-        cwd=tmp_path,
-        environment={**shared.environment, "APP_ENV": "production", "NAME": "app"},
-    )
+
+    def sh(lines: str, name: str, check: bool = True) -> Result:
+        # as a person pastes it: the shell goes on after a failure
+        aside = 'mount --bind "$PWD" /var/lib/systemd && exec sh -uc "$0"'
+        environment = {**shared.environment, "APP_ENV": "production", "NAME": name}
+        command = ("unshare", "--mount", "sh", "-c", aside, lines)
+        return run(*command, cwd=tmp_path, environment=environment, check=check)
+
+    sh(script, "app")
     (tmp_path / "first").chmod(0o600)
     old = fingerprints(shared, SECRET_KEY_FILE=str(tmp_path / "first"))
     new = fingerprints(shared, SECRET_KEY_FILE=str(tmp_path / "second"))
     assert len(old) == 1
     assert new[1:] == old
-    assert (tmp_path / "first").read_bytes() not in (tmp_path / "app.key").read_bytes()
+    sealed = (tmp_path / "app.key").read_bytes()
+    assert (tmp_path / "first").read_bytes() not in sealed
+
+    damaged = tmp_path / "damaged.key"
+    damaged.write_bytes(sealed[:-9])
+    rotation = script[script.index("(\n") : script.rindex(")\n") + 2]
+    assert sh(rotation, "damaged", check=False).returncode
+    assert damaged.read_bytes() == sealed[:-9]

@@ -87,15 +87,21 @@ class Site:
         self._redis = redis
         self._folder = folder
         self._file = folder / "ring"
+        self._absolute = ABSOLUTE
         self.has(FIRST)
         self.app = self._instance(environment)
+
+    def lives(self, absolute: int) -> None:
+        """Start the app anew, with another absolute lifetime."""
+        self._absolute = absolute
+        self.app = self._instance("testing")
 
     def _instance(self, environment: str, ahead: float = 0) -> Flask:
         app = Flask("site")
         app.config.update(
             APP_ENV=environment,
             PERMANENT_SESSION_LIFETIME=LIFETIME,
-            SESSION_ABSOLUTE_LIFETIME=ABSOLUTE,
+            SESSION_ABSOLUTE_LIFETIME=self._absolute,
             SESSION_READ_SHA1=False,
         )
         ring = live.LiveRing(KeyFile(str(self._file)), Keyring(self._keys), 0, clock=lambda: self.now + ahead)

@@ -114,7 +114,10 @@ def test_init_makes_a_dotenv_that_its_owner_alone_can_read(project: Project) -> 
 def test_init_gives_a_dotenv_that_has_no_key_one_and_keeps_the_rest(project: Project) -> None:
     dotenv = project.write(".env", "A=1\nSECRET_KEY=\n# the end\n", mode=0o640)
 
-    assert project.succeeds("init").startswith(f"Made {dotenv} with a new key.")
+    told = project.succeeds("init")
+    assert told == (
+        f"Made {dotenv} with a new key. Others can read it, run: chmod 600 {dotenv}; keep it out of git.\n"
+    )
     assert dotenv.read_text() == f"A=1\nSECRET_KEY={project.ring().keys[0].text}\n# the end\n"
     assert mode(dotenv) == 0o640
 

@@ -142,7 +142,7 @@ def test_stock_flask_cookies_count_only_where_the_app_is_told_so() -> None:
     assert counted(make_app(SESSION_READ_SHA1="1"), cookie, "__Host-session") == 0
 
 
-def test_a_stock_flask_cookie_is_replaced_and_does_not_outlive_its_session() -> None:
+def test_a_stock_flask_session_does_not_outlive_a_sign_out() -> None:
     app = make_app(SESSION_READ_SHA1="1")
 
     @app.get("/sign-out")
@@ -157,14 +157,12 @@ def test_a_stock_flask_cookie_is_replaced_and_does_not_outlive_its_session() -> 
         return int(json.loads(client.get("/count", base_url="https://localhost/").text)["count"])
 
     assert count() == 1337
-    assert client.get_cookie("session") is None
     assert client.get_cookie("__Host-session")
-    assert count() == 1337
+    assert client.get_cookie("session")  # an instance of before may still be asked
     for _ in range(2):  # a sign-out may also be the first page
         client.get("/sign-out", base_url="https://localhost/")
-        assert client.get_cookie("session") is None
         assert count() == 0
-        client.set_cookie("session", as_stock_flask_signs(KEY))
+        client.delete_cookie("__Host-session")
 
 
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)

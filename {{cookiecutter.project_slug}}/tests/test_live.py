@@ -240,6 +240,23 @@ def test_a_file_that_went_bad_is_logged_once_and_the_last_good_ring_serves_on(
     assert not any(key.text[:40] in caplog.text for key in (OLD, NEW))
 
 
+@pytest.mark.parametrize(("source", "text"), [(KeyFile, lines(OLD)), (Dotenv, f"SECRET_KEY={OLD.text}\n")])
+def test_a_file_that_is_gone_is_to_be_put_back(
+    path: Path,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    source: Callable[[str], Source],
+    text: str,
+) -> None:
+    path.write_text(text)
+    live = live_from(source(str(path)), clock)
+    path.unlink()
+    live.current()
+
+    (error,) = errors(caplog)
+    assert error.endswith(f"for: {path} is gone; put it back, as a new key logs everybody out")
+
+
 def test_a_file_that_is_good_again_is_followed_again_and_a_new_problem_is_logged_again(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,19 @@ def on_server(tmp_path: Path, redis: RedisServer) -> Browser:
     return Browser(Site("redis", tmp_path, redis))
 
 
+def test_a_list_of_a_users_sessions_that_is_none_is_no_silent_loss(
+    on_server: Browser, redis: RedisServer
+) -> None:
+    on_server.sign_in("ann")
+    (index,) = redis.client.scan_iter("*:sessions-of:*")
+    redis.client.set(index, "planted")
+
+    assert on_server.ask(lambda: sessions.sign_in("ann")).status_code == 503
+    redis.client.delete(index)
+    on_server.sign_in("ann")
+    assert on_server.user() == "ann"
+
+
 def test_what_the_server_holds_is_no_list_of_cookies(on_server: Browser, redis: RedisServer) -> None:
     on_server.sign_in("ann")
     held = b"".join(key + (redis.client.dump(key) or b"") for key in redis.client.scan_iter())

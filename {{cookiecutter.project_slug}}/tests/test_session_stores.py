@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from itsdangerous.encoding import base64_decode
 from markupsafe import Markup
 from package import LEAD, RETENTION, live_ring, sessions, tokens
-from sites import DAY, FIRST, LIFETIME, NOW, SECOND, Browser, RedisServer, Site
+from sites import ABSOLUTE, DAY, FIRST, LIFETIME, NOW, SECOND, Browser, RedisServer, Site
 
 STORES = ["signed", "encrypted", "redis"]
 COOKIES = ["signed", "encrypted"]
@@ -558,6 +558,45 @@ def test_a_request_under_way_does_not_bring_an_ended_session_back(browser: Brows
     )
 
     assert browser.user() is None
+
+
+@pytest.mark.parametrize("store", ["redis"])
+@pytest.mark.parametrize("end", [lambda: sessions.end_all("ann"), sign_out], ids=["everywhere", "here"])
+def test_a_renewal_under_way_does_not_bring_an_ended_session_back(browser: Browser, end: Do) -> None:
+    browser.sign_in("ann")
+    stolen = browser.copy()
+    at_once(browser, read=lambda: session.get("n"), other=end, write=sessions.renew)
+
+    assert browser.user() is None
+    assert stolen.user() is None
+
+
+@pytest.mark.parametrize("store", ["redis"])
+@pytest.mark.parametrize("late", [lambda: None, lambda: session.update(n=1)], ids=["reader", "writer"])
+def test_a_request_from_before_the_sign_in_does_not_sign_out_again(browser: Browser, late: Do) -> None:
+    browser.put(n=0)
+    browser.site.pass_(LIFETIME / 10)
+    at_once(browser, read=lambda: session.get("n"), other=lambda: sessions.sign_in("ann"), write=late)
+
+    assert browser.user() == "ann"
+
+
+def test_a_session_that_may_live_longer_than_before_can_still_be_ended(
+    tmp_path: Path, redis: RedisServer
+) -> None:
+    site = Site("redis", tmp_path, redis)
+    old = Browser(site)
+    old.sign_in("ann")
+    site.lives(3 * ABSOLUTE)
+    old = Browser(site, old.cookie)
+    for _ in range(2 * ABSOLUTE // LIFETIME * 2):
+        site.pass_(LIFETIME / 2)
+        assert old.user() == "ann"
+    new = Browser(site)
+    new.sign_in("ann")
+    new.ask(lambda: sessions.end_all("ann"))
+
+    assert old.user() is None
 
 
 @pytest.mark.parametrize("store", ["redis"])

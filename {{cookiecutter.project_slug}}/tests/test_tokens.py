@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from package import (
     LEAD,
@@ -42,12 +42,12 @@ class Instance:
         with self._app.app_context():
             return tokens.sign(value, purpose)
 
-    def verify(self, token: str, purpose: str = "reset", max_age: int = HOUR) -> Any:
+    def verify(self, token: str | None, purpose: str = "reset", max_age: int = HOUR) -> Any:
         """Verify as a page of the app does."""
         with self._app.app_context():
             return tokens.verify(token, purpose, max_age)
 
-    def refuses(self, token: str, purpose: str = "reset", max_age: int = HOUR) -> Reason:
+    def refuses(self, token: str | None, purpose: str = "reset", max_age: int = HOUR) -> Reason:
         """Why it refuses a token."""
         with pytest.raises(TokenRefused) as refusal:
             self.verify(token, purpose, max_age)
@@ -139,5 +139,7 @@ def test_a_changed_token_is_refused_or_means_the_same(data: st.DataObject) -> No
 
 
 @given(st.text())
-def test_what_is_no_token_is_refused(text: str) -> None:
+@example(None)
+@example("\ud800")
+def test_what_is_no_token_is_refused(text: str | None) -> None:
     assert Instance(OLD).refuses(text) is Reason.INVALID

@@ -71,7 +71,7 @@ def _problem_with_server(address: str, ask: bool) -> str | None:
     if not _is_address(address):
         return (
             "is no address such as redis://user:password@127.0.0.1:6379/0;"
-            " write / in a password as %2F, [ as %5B and ] as %5D"
+            " write / in a password as %2F, ? as %3F, [ as %5B and ] as %5D"
         )
     try:
         client = connect(address)
@@ -91,5 +91,5 @@ def _is_address(text: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    whole = parts.hostname and port != 0 and not parts.fragment
+    whole = parts.hostname and port != 0 and not parts.fragment and "@" not in parts.query
     return bool(whole and re.fullmatch("(/[0-9]*)?", parts.path))

@@ -41,7 +41,7 @@ def sign(value: Any, purpose: str) -> str:
     return str(_serializer(live_ring(current_app), purpose).dumps(value))
 
 
-def verify(token: str, purpose: str, max_age: int) -> Any:
+def verify(token: str | None, purpose: str, max_age: int) -> Any:
     """The value that `token` was signed for, at most `max_age` seconds ago.
 
     A rotation in between changes nothing. Raises TokenRefused; and ValueError where `max_age` is longer
@@ -51,8 +51,8 @@ def verify(token: str, purpose: str, max_age: int) -> Any:
     if not 0 < max_age <= live.ring.retention:
         raise ValueError(f"max_age must be 1 to {live.ring.retention} seconds (SECRET_KEY_RETENTION)")
     try:
-        value, signed = _serializer(live, purpose).loads(token, return_timestamp=True)
-    except BadData:
+        value, signed = _serializer(live, purpose).loads(token or "", return_timestamp=True)
+    except (BadData, UnicodeError):  # a client can send any text
         raise TokenRefused(Reason.INVALID) from None
     age = live.now - signed.timestamp()
     # An instance whose clock is ahead signs in our future; the ring allows for up to its lead.

@@ -6,6 +6,7 @@ A key is printed by `generate` and `--print` alone.
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,8 @@ def init() -> None:
         environment = _environment()
         source = locate(environment)
         if not isinstance(source, Variables) and _make_first_key(source):
-            click.echo(f"Made {source.path} with a new key. Nobody else has it; keep it out of git.")
+            whose = _others_can_read(source.path) or "Nobody else has it"
+            click.echo(f"Made {source.path} with a new key. {whose}; keep it out of git.")
             return
         read_ring(source, retention(environment))
         click.echo(f"There is a key already (from {source!r}): nothing was changed.")
@@ -157,6 +159,12 @@ def _environment() -> Environment:
 
 def _now() -> int:
     return int(time.time())
+
+
+def _others_can_read(path: str) -> str:
+    """What to do where others can read the file, which was there before; nothing where they cannot."""
+    is_open = os.name == "posix" and os.stat(path).st_mode & 0o077
+    return f"Others can read it, run: chmod 600 {shlex.quote(path)}" if is_open else ""
 
 
 def _make_first_key(source: Dotenv | KeyFile) -> bool:

@@ -18,6 +18,7 @@ from . import handover
 from .key import Key
 from .keyring import Keyring, RingRefused
 from .source import Source, read_ring
+from .store import is_absent
 
 EXTENSION = "secret_key"
 INTERVAL = 5.0
@@ -115,11 +116,17 @@ class LiveRing:
             # The file is not seen: what kept it from being read may pass and leave it as it is.
             if str(refusal) != self._refusal:
                 self._refusal = str(refusal)
-                _log.error("The last good secret key serves on, for: %s", refusal)
+                _log.error("The last good secret key serves on, for: %s", self._reason(refusal))
             ring = handover.last_good(self.ring.retention) or self.ring
         if ring != self.ring:
             self.ring = ring
             _log.info("The ring has changed: %s (from %r)", ring.described(self._clock()), self.source)
+
+    def _reason(self, refusal: RingRefused) -> str:
+        """What is wrong, and what mends it without a logout."""
+        path = self.source.path
+        gone = path is not None and is_absent(path)
+        return f"{path} is gone; put it back, as a new key logs everybody out" if gone else str(refusal)
 
     def _at(self, now: float) -> Snapshot:
         self._change_at = self.ring.next_change(now) or _FOREVER

@@ -68,7 +68,8 @@ def read_key_file(path: str) -> list[str]:
     if os.name == "posix" and mode & _WRITABLE_BY_OTHERS:
         raise StoreError(f"{path} can be written by others: run chmod go-w {shlex.quote(path)}")
     if not text.strip():
-        raise StoreError(f"{path} is empty: write one key a line, the newest first")
+        remedy = "write one key a line, the newest first; for a new one run: flask secret-key revoke"
+        raise StoreError(f"{path} is empty: {remedy}")
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
@@ -92,7 +93,7 @@ def locked(path: str) -> Iterator[None]:
     except OSError as error:
         folder = os.path.dirname(path) or "."
         if not os.path.lexists(folder):
-            command = f"mkdir -m 700 {shlex.quote(folder)}"
+            command = f"mkdir -p -m 700 {shlex.quote(folder)}"
             raise StoreError(f"{path}: its folder is not there; run: {command}") from None
         raise StoreError(f"{path} cannot be changed: {_reason(error)}; it is as it was") from None
 

@@ -78,6 +78,7 @@ def sign_in(user: User) -> None:
     if session.get(USER, user) != user:
         session.clear()
     renew()
+    _session().held.begins = True
     session[USER], session[VERSION] = user, version
 
 
@@ -87,7 +88,7 @@ def user() -> User | None:
 
 
 def renew() -> None:
-    """Give the session a new identity: whoever has known the old one can do nothing with it.
+    """Give the session a new identity: on a server, whoever has known the old one can do nothing with it.
 
     A new id, both limits from now on, a new CSRF token; the content stays.
     """

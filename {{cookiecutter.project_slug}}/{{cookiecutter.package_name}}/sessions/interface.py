@@ -40,7 +40,7 @@ class Store(Protocol):
         """The session that the cookie with `value` stands for; None where there is none."""
 
     def keep(self, held: Held, changed: bool, seconds: int) -> Any:
-        """Keep a session for `seconds`; what its cookie must hold."""
+        """Keep a session for `seconds`; what its cookie must hold. None where it has ended meanwhile."""
 
     def forget(self, held: Held) -> None:
         """Drop a session."""
@@ -162,35 +162,37 @@ class Sessions(SessionInterface):
         response.headers["Cache-Control"] = "no-store"
         held: Held = session.held
         stale, held.stale = held.stale, False
-        if held.content and (changed or stale):
-            value = session.box.seal(self.store.keep(held, changed, self._seconds_left(app, held)))
-            name = self.get_cookie_name(app)
-            cookie = self._cookie(app, name, value, expires=self.get_expiration_time(app, session))
-            if len(cookie) <= app.config["MAX_COOKIE_SIZE"]:
-                self._set_cookie(app, response, cookie)
-            else:
-                _refuse(app, held.content, len(cookie))
-        elif changed:
+        if changed and not held.content:
             self.store.forget(held)
-            self._set_cookie(app, response, self._expired_cookie(app, self.get_cookie_name(app)))
+            if not self._hides_stock(app):
+                response.headers.add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
+                return
+            held = Held(int(self.live.now))
+        if changed or (stale and held.content):
+            self._keep(app, session, held, changed, response)
+
+    def _hides_stock(self, app: Flask) -> bool:
+        """Whether the end of a session leaves an empty one, lest the next request read stock Flask's."""
+        return bool(app.config["SESSION_READ_SHA1"]) and self.get_cookie_name(app) != STOCK_COOKIE
+
+    def _keep(self, app: Flask, session: Session, held: Held, changed: bool, response: Response) -> None:
+        value = self.store.keep(held, changed, self._seconds_left(app, held))
+        if value is None:
+            return
+        cookie = self._cookie(app, session.box.seal(value), expires=self.get_expiration_time(app, session))
+        if len(cookie) <= app.config["MAX_COOKIE_SIZE"]:
+            response.headers.add("Set-Cookie", cookie)
+        else:
+            _refuse(app, held.content, len(cookie))
 
     def _seconds_left(self, app: Flask, held: Held) -> int:
         """How long a session lives if it is not used from now on."""
         absolute = held.started + app.config["SESSION_ABSOLUTE_LIFETIME"] - self.live.now
         return max(1, int(min(app.permanent_session_lifetime.total_seconds(), absolute)))
 
-    def _set_cookie(self, app: Flask, response: Response, cookie: str) -> None:
-        response.headers.add("Set-Cookie", cookie)
-        if app.config["SESSION_READ_SHA1"] and self.get_cookie_name(app) != STOCK_COOKIE:
-            # Else the end of the session would bring back what stock Flask has left.
-            response.headers.add("Set-Cookie", self._expired_cookie(app, STOCK_COOKIE))
-
-    def _expired_cookie(self, app: Flask, name: str) -> str:
-        return self._cookie(app, name, "", max_age=0, expires=0)
-
-    def _cookie(self, app: Flask, name: str, value: str, **limits: Any) -> str:
+    def _cookie(self, app: Flask, value: str, **limits: Any) -> str:
         return dump_cookie(
-            name,
+            self.get_cookie_name(app),
             value,
             domain=self.get_cookie_domain(app),
             path=self.get_cookie_path(app),

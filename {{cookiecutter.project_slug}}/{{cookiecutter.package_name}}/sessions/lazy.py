@@ -27,6 +27,8 @@ class Held:
     """Under what a server keeps it; empty where none does, or not yet."""
     replaces: str = ""
     """The id that it had before it was renewed."""
+    begins: bool = False
+    """Whether it is a sign-in's, and so does not end with the session that it replaces."""
     stale: bool = False
     """Whether its cookie is so old that it is made anew."""
 

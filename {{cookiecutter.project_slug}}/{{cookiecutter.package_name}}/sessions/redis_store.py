@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: A004
 from werkzeug.exceptions import ServiceUnavailable
@@ -64,35 +64,32 @@ class RedisStore:
             _log.warning("What %s holds for a session is none: %s", self._shown, type(error).__name__)
         return None
 
-    def keep(self, held: Held, changed: bool, seconds: int) -> str:
-        """Write a session where it has changed, and let it live for `seconds`; its id."""
-        if not held.id:
-            self._add(held, seconds)
-        elif changed:
-            # Only where it still is: it may have been ended while this request was under way.
-            self._ask(lambda client: client.set(self._key(held.id), self._text(held), ex=seconds, xx=True))
-        else:
-            self._ask(lambda client: client.expire(self._key(held.id), seconds))
-        return held.id
+    def keep(self, held: Held, changed: bool, seconds: int) -> str | None:
+        """Write a session where it has changed, and let it live for `seconds`; all of it or nothing.
 
-    def _add(self, held: Held, seconds: int) -> None:
-        """Write a session under a new id, in the place of the one it had; all of it or nothing."""
-        held.id = secrets.token_urlsafe(32)
+        Its id; None where it was ended while this request was under way: it stays so.
+        """
+        old, is_new = held.replaces and self._key(held.replaces), not held.id
+        held.id = held.id or secrets.token_urlsafe(32)
         key, user = self._key(held.id), held.content.get(USER)
+        goes_on = not is_new or (bool(old) and not held.begins)
 
-        def add(client: Redis) -> None:
+        def write(client: Redis) -> bool:
             with client.pipeline() as transaction:
-                if held.replaces:
-                    transaction.delete(self._key(held.replaces))
-                transaction.set(key, self._text(held), ex=seconds)
                 if user is not None:
                     index = self._index(user)
                     transaction.zadd(index, {key: held.started + self._absolute})
                     transaction.zremrangebyscore(index, "-inf", self._live.now - LEAD)
                     transaction.expire(index, self._absolute)
-                transaction.execute()
+                if is_new and old:
+                    transaction.rename(old, key) if goes_on else transaction.delete(old)
+                if is_new or changed:
+                    transaction.set(key, self._text(held), ex=seconds, xx=goes_on)
+                else:
+                    transaction.expire(key, seconds)
+                return _found(transaction.execute(raise_on_error=False))
 
-        self._ask(add)
+        return held.id if self._ask(write) else None
 
     def forget(self, held: Held) -> None:
         """Drop a session."""
@@ -151,6 +148,14 @@ class RedisStore:
 
     def _index(self, user: User) -> str:
         return f"{self._name}:sessions-of:{_hash(str(user))}"
+
+
+def _found(answers: list[Any]) -> bool:
+    """Whether the last command of a transaction found its key; nothing may have failed but a rename."""
+    for answer in answers:
+        if isinstance(answer, RedisError) and str(answer) != "no such key":
+            raise answer
+    return bool(answers[-1])
 
 
 def _hash(text: str) -> str:

@@ -328,6 +328,16 @@ def test_another_session_server_is_asked_at_a_reload(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_server")
+def test_a_worker_begins_also_while_the_session_server_is_gone(tmp_path: Path) -> None:
+    store = "redis://127.0.0.1:1"
+    (tmp_path / ".env").write_text(f"{GOOD}SESSION_STORE={store}\n")
+    handover.share()
+    handover.keep_variables({"SECRET_KEY": KEY, "SESSION_STORE": store}, [])
+
+    assert load({}, tmp_path).session_store == store
+
+
+@pytest.mark.usefixtures("own_server")
 def test_where_the_last_good_dotenv_is_refused_too_the_present_one_is_told(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"{GOOD}MAX_CONTENT_LENGTH=much\n")
     handover.share()

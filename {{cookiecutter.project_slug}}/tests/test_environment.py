@@ -99,6 +99,18 @@ def test_what_flask_copies_from_dotenv_counts_as_dotenv(
     assert (environment.process, environment.file) == (environ, read)
 
 
+def test_a_variable_that_repeats_dotenv_counts_as_dotenv_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    (root / ".env").write_text("A=1\n")
+    monkeypatch.chdir(elsewhere)
+
+    assert read_environment({"A": "1", "B": "1"}, root).process == {"B": "1"}
+
+
 def test_a_dollar_that_flask_replaces_does_not_make_it_another_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

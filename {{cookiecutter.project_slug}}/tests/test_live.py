@@ -240,6 +240,21 @@ def test_a_file_that_went_bad_is_logged_once_and_the_last_good_ring_serves_on(
     assert not any(key.text[:40] in caplog.text for key in (OLD, NEW))
 
 
+def test_a_file_that_was_never_bad_is_not_called_good_again(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    live = live_from(KeyFile(str(path)), clock)
+    live.current()
+    for keys in ((NEW, OLD), (NEW,)):
+        rename_over(path, lines(*keys))
+        clock.pass_(INTERVAL)
+        live.current()
+
+    assert "has changed" in caplog.text
+    assert "good again" not in caplog.text
+
+
 @pytest.mark.parametrize(("source", "text"), [(KeyFile, lines(OLD)), (Dotenv, f"SECRET_KEY={OLD.text}\n")])
 def test_a_file_that_is_gone_is_to_be_put_back(
     path: Path,

@@ -299,6 +299,8 @@ def test_a_pipe_in_the_place_of_a_folder_does_not_hang_a_command(tmp_path: Path)
 
 
 def test_a_file_in_the_working_directory_needs_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(store.StoreError, match="env cannot be changed: "), store.locked(".env"):
+        raise OSError(errno.EIO, "input/output error")
     with store.locked(".env"):
         assert store.create(".env", TEXT)
         store.replace(".env", "")

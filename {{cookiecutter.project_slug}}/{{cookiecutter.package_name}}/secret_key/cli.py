@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -163,8 +163,10 @@ def _now() -> int:
 
 def _others_can_read(path: str) -> str:
     """What to do where others can read the file, which was there before; nothing where they cannot."""
-    is_open = os.name == "posix" and os.stat(path).st_mode & 0o077
-    return f"Others can read it, run: chmod 600 {shlex.quote(path)}" if is_open else ""
+    with suppress(OSError):  # the key is made, whatever happens to the file from now on
+        if os.name == "posix" and os.stat(path).st_mode & 0o077:
+            return f"Others can read it, run: chmod 600 {shlex.quote(path)}"
+    return ""
 
 
 def _make_first_key(source: Dotenv | KeyFile) -> bool:

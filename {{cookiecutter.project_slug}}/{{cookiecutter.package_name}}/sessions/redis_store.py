@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: A004
+from redis.client import Pipeline
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..secret_key.keyring import LEAD
@@ -69,20 +70,19 @@ class RedisStore:
 
         Its id; None where it was ended while this request was under way: it stays so.
         """
-        old, is_new = held.replaces and self._key(held.replaces), not held.id
+        is_new, old = not held.id, self._key(held.replaces)
         held.id = held.id or secrets.token_urlsafe(32)
-        key, user = self._key(held.id), held.content.get(USER)
-        goes_on = not is_new or (bool(old) and not held.begins)
+        key = self._key(held.id)
+        # What goes on has to be there still; only a visitor's first session, or a sign-in's, begins.
+        goes_on = not is_new or (bool(held.replaces) and not held.begins)
 
         def write(client: Redis) -> bool:
             with client.pipeline() as transaction:
-                if user is not None:
-                    index = self._index(user)
-                    transaction.zadd(index, {key: held.started + self._absolute})
-                    transaction.zremrangebyscore(index, "-inf", self._live.now - LEAD)
-                    transaction.expire(index, self._absolute)
-                if is_new and old:
-                    transaction.rename(old, key) if goes_on else transaction.delete(old)
+                self._list(transaction, held, key)
+                if is_new and goes_on:
+                    transaction.rename(old, key)
+                elif held.replaces:
+                    transaction.delete(old)
                 if is_new or changed:
                     transaction.set(key, self._text(held), ex=seconds, xx=goes_on)
                 else:
@@ -90,6 +90,15 @@ class RedisStore:
                 return _found(transaction.execute(raise_on_error=False))
 
         return held.id if self._ask(write) else None
+
+    def _list(self, transaction: Pipeline, held: Held, key: str) -> None:
+        """Have the user's list name a session, for as long as it may live, and drop what is dead by now."""
+        user = held.content.get(USER)
+        if user is not None:
+            index = self._index(user)
+            transaction.zadd(index, {key: held.started + self._absolute})
+            transaction.zremrangebyscore(index, "-inf", self._live.now - LEAD)
+            transaction.expire(index, self._absolute)
 
     def forget(self, held: Held) -> None:
         """Drop a session."""

@@ -3,17 +3,17 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from package import UNITS, format_duration, parse_duration
+from secure.keys.text import UNITS, format_duration, parse_duration
 
 CENTURY = 100 * 365 * 86400
 
 
 @given(st.integers(1, 36_500), st.sampled_from("smhd"))
-def test_a_number_with_a_unit_is_a_length_of_time(number: int, unit: str) -> None:
+def test_parse(number: int, unit: str) -> None:
     assert parse_duration(f"{number}{unit}") == number * UNITS[unit]
 
 
-def test_white_space_around_it_does_not_matter() -> None:
+def test_white_space() -> None:
     assert parse_duration(" 90s\n") == 90
 
 
@@ -21,7 +21,7 @@ def test_white_space_around_it_does_not_matter() -> None:
     "text",
     ["", "s", "90", "90 s", "1.5h", "-1h", "+1h", "1H", "1w", "1h30m", "0s", "٣s", "1h\0", f"{CENTURY + 1}s"],
 )
-def test_any_other_form_is_refused_with_an_example(text: str) -> None:
+def test_invalid(text: str) -> None:
     with pytest.raises(ValueError, match="for example 90s, 1h or 7d"):
         parse_duration(text)
 
@@ -41,12 +41,12 @@ def test_any_other_form_is_refused_with_an_example(text: str) -> None:
         (7 * 86400, "7 d"),
     ],
 )
-def test_people_read_the_two_largest_units(seconds: int, shown: str) -> None:
+def test_format(seconds: int, shown: str) -> None:
     assert format_duration(seconds) == shown
 
 
 @given(st.integers(0, CENTURY))
-def test_what_is_shown_is_never_more_than_what_is_left(seconds: int) -> None:
+def test_format_rounds_down(seconds: int) -> None:
     parts = format_duration(seconds).replace("min", "m").split()
     shown = sum(int(number) * UNITS[unit] for number, unit in zip(parts[::2], parts[1::2], strict=True))
 

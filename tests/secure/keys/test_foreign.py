@@ -1,0 +1,171 @@
+"""Keys made elsewhere: what a random generator prints is accepted, and nothing else."""
+
+import base64
+import hashlib
+import os
+import random
+import secrets
+import string
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from secure.keys import foreign
+from secure.keys.files import leaked_hashes
+from secure.keys.foreign import MAX_SAVING, refusal, saved_bits
+from secure.keys.key import InvalidKeyError, validate_key
+
+KEYS = int(os.environ.get("FOREIGN_KEYS", "150"))
+"""How many keys of each generator are tried: FOREIGN_KEYS=100000 is the full run, about half an hour."""
+
+RANDOM = random.SystemRandom()
+ALNUM = string.ascii_letters + string.digits
+DJANGO = string.ascii_lowercase + string.digits + "!@#$%^&*(-_=+)"
+LEAKED = leaked_hashes()
+
+
+def octets(least: int, most: int) -> bytes:
+    return secrets.token_bytes(RANDOM.randint(least, most))
+
+
+def characters(alphabet: str, least: int, most: int) -> str:
+    return "".join(RANDOM.choices(alphabet, k=RANDOM.randint(least, most)))
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "hex of 16 to 64 bytes": lambda: octets(16, 64).hex(),
+    "hex of 16 bytes": lambda: secrets.token_hex(16),
+    "upper-case hex of 16 to 64 bytes": lambda: octets(16, 64).hex().upper(),
+    "base64 of 24 to 64 bytes": lambda: base64.b64encode(octets(24, 64)).decode(),
+    "base64 without padding": lambda: base64.b64encode(octets(24, 64)).decode().rstrip("="),
+    "base64url of 24 to 64 bytes": lambda: base64.urlsafe_b64encode(octets(24, 64)).decode(),
+    "base64url without padding": lambda: base64.urlsafe_b64encode(octets(24, 64)).decode().rstrip("="),
+    "secrets.token_urlsafe(32)": lambda: secrets.token_urlsafe(32),
+    "base32 of 20 to 64 bytes": lambda: base64.b32encode(octets(20, 64)).decode(),
+    "Django's 50 characters": lambda: characters(DJANGO, 50, 50),
+    "Rails' 128 hex digits": lambda: secrets.token_hex(64),
+    "pwgen -s 40": lambda: characters(ALNUM, 40, 40),
+    "two joined UUIDs": lambda: RANDOM.choice(["", "-", "_", "."]).join(str(uuid.uuid4()) for _ in "12"),
+    "two joined UUIDs without dashes": lambda: uuid.uuid4().hex + uuid.uuid4().hex,
+    "32 letters and digits": lambda: characters(ALNUM, 32, 32),
+    "32 to 64 letters and digits": lambda: characters(ALNUM, 32, 64),
+    "32 to 64 lower-case letters and digits": lambda: characters(string.ascii_lowercase + string.digits, 32, 64),
+    "32 characters of terraform's random_password": lambda: characters(ALNUM + "!@#$%&*()-_=+[]{}<>:?", 32, 32),
+}
+
+
+def sections() -> Iterator[tuple[str, str]]:
+    """The kind of each text of `not_keys.txt`, and the text."""
+    kind = ""
+    for line in (Path(__file__).parent / "not_keys.txt").read_text().splitlines():
+        if line.startswith("# "):
+            kind = line[2:]
+        elif line:
+            yield kind, line.replace("\u00b7", "")
+
+
+NOT_KEYS = [*sections()]
+
+
+def accepted(texts: list[str]) -> list[str]:
+    """The texts that are accepted as keys."""
+    found = []
+    for text in texts:
+        try:
+            found.append(validate_key(text, LEAKED).text)
+        except InvalidKeyError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
+def test_no_false_refusal(generate: Callable[[], str]) -> None:
+    keys = [generate() for _ in range(KEYS)]
+
+    assert [(key, refusal(key)) for key in keys if len(accepted([key])) != 1] == []
+
+
+@pytest.mark.parametrize("kind", dict(NOT_KEYS))
+def test_no_false_acceptance(kind: str) -> None:
+    texts = [text for of, text in NOT_KEYS if of == kind]
+
+    assert min(map(len, texts)) >= 32, "a shorter text proves nothing"
+    assert accepted(texts) == []
+
+
+def test_list_is_long() -> None:
+    texts = [text for _, text in NOT_KEYS]
+
+    assert len(texts) == len(set(texts)) > 650
+    assert len(dict(NOT_KEYS)) > 20
+
+
+@pytest.mark.parametrize("kind", [kind for kind in dict(NOT_KEYS) if kind.startswith(("instr", "key", "seq"))])
+def test_variants(kind: str) -> None:
+    """Words, walks and sequences stay recognizable in another case and with a tail."""
+    texts = [text for of, text in NOT_KEYS if of == kind and not text.startswith("django-")]
+    variants = [variant for text in texts for variant in (text.upper(), text.lower(), f"{text}2026", f"{text}!1")]
+
+    assert accepted(variants) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("op://Production/flask/SECRET_KEY", "is a reference that was not resolved"),
+        ("$(python -c 'import secrets; print(secrets.token_hex())')", "is text that was not expanded"),
+        ("${FLASK_APPLICATION_SECRET_KEY}", "is text that was not expanded"),
+        ('{"errors":["1 error occurred: permission denied"]}', "is a message or a document"),
+        ("<html><title>502 Bad Gateway</title></html>", "is a message or a document"),
+    ],
+)
+def test_hint_is_the_key_itself(text: str, reason: str) -> None:
+    assert refusal(text) == (reason, "put the key itself there")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("-----BEGIN PRIVATE KEY-----MC4CAQAw", "belongs to another system"),
+        ("be8e0ad8-d545-4017-a55a-b02f014d4158", "is a UUID: a name, not a secret"),
+        ("31415926535897932384626433832795", "has only digits"),
+        (hashlib.sha256(b"").hexdigest(), "is the hash of an empty text"),
+        (hashlib.sha256(b"\n").hexdigest(), "is the hash of an empty text"),
+        (str(uuid.uuid1()) * 2, "does not look random: it has words, repetitions or other patterns"),
+        ("please-generate-a-random-secret-key", "does not look random: it has words, repetitions or other patterns"),
+        ("ZmxhbmcKc2VjcmV0LWtleS1mb3ItZGV2", "does not look random: it is text in another encoding"),
+    ],
+)
+def test_reason(text: str, reason: str) -> None:
+    assert refusal(text) == (reason, None)
+
+
+@given(
+    st.sampled_from([*foreign._ALPHABETS, foreign._BYTES]),
+    st.sampled_from(foreign._PREDICTORS),
+    st.data(),
+)
+def test_predictor_is_a_distribution(alphabet: str, predictor: foreign.Predictor, data: st.DataObject) -> None:
+    """The odds of the next characters are 1 or less on average, so the bound on false refusals holds."""
+    letters = st.sampled_from(alphabet) | st.sampled_from([c for c in "aesr10qwE-" if c in alphabet] or ["2"])
+    before = "".join(data.draw(st.lists(letters, max_size=40)))
+    odds = [[*predictor(before + character, alphabet)] for character in alphabet]
+
+    assert {len(each) for each in odds} == {len(before) + 1}
+    assert sum(each[-1] for each in odds) / len(alphabet) <= 1 + 1e-9
+
+
+def test_bound() -> None:
+    """Of 2**t random texts about one or none lets the guesser save t bits."""
+    saved = [saved_bits(secrets.token_hex(16), foreign._HEX) for _ in range(512)]
+
+    assert sum(bits >= 7 for bits in saved) <= 16
+    assert max(saved) < MAX_SAVING
+
+
+def test_cut_hex_is_accepted() -> None:
+    """As documented: nothing tells a cut key from a shorter one."""
+    assert refusal(secrets.token_hex(32)[:47]) is None

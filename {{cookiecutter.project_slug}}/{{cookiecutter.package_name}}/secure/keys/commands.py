@@ -1,0 +1,318 @@
+"""The commands: flask secret-key init, generate, status, rotate, cancel, revoke, scan.
+
+They are registered as an entry point and build no app, so they work when the app cannot start. They act on the
+project in which they are run (`project.py`). Only `generate` and `--print` print a key.
+"""
+
+import errno
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from . import files, report
+from .environment import Environment, read_environment
+from .git import ScanError, scan, untrack, would_track
+from .key import Key, generate_key
+from .keyring import ACTIVATION_DELAY, InvalidKeyringError, Keyring, NothingToCancelError, RotationInProgressError
+from .project import ProjectError, find_project, foreign_dotenv
+from .sources import (
+    RETENTION_SETTING,
+    DotenvSource,
+    EnvironSource,
+    FileSource,
+    Source,
+    as_variables,
+    find_source,
+    load_keyring,
+    read_keyring,
+    retention,
+)
+from .text import format_duration, message, parse_duration
+
+WAIT = 10.0
+"""Seconds for which a command that must not be lost waits for the lock."""
+
+
+class Duration(click.ParamType[int]):
+    """A length of time on the command line, such as 30m or 1h, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seconds."""
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error))
+
+
+class _Commands(click.Group):
+    """Shows an error of the commands as its message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (InvalidKeyringError, files.FileError, ProjectError, ScanError) as error:
+            _fail(str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # click ends quietly
+                raise
+            with suppress(OSError, ValueError):  # what is still buffered would fail again at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _fail(message("cannot write the output", (error.strerror or "unknown error").lower()))
+
+
+@click.group("secret-key", cls=_Commands)
+def secret_key() -> None:
+    """Manage the secret key: create, rotate, revoke.
+
+    Exit status: 0 if it is done or there is nothing to do, 1 if it failed or was refused, 2 for wrong options.
+    """
+
+
+@secret_key.command()
+def init() -> None:
+    """Create the first key; never change an existing one."""
+    environment = _environment()
+    source = find_source(environment)
+    if isinstance(source, EnvironSource) or not _create_first_key(source):
+        read_keyring(source, retention(environment))
+        click.echo(f"Nothing changed: {source!r} already has a key.")
+        return
+    click.echo(f"Created a key in {source.path}.")
+    with suppress(OSError):  # the key is there, whatever happens to the file from now on
+        if os.name == "posix" and os.stat(source.path).st_mode & 0o077:
+            click.echo(f"Others can read this file.\nhint: chmod 600 {shlex.quote(source.path)}")
+
+
+@secret_key.command()
+def generate() -> None:
+    """Print one new key and nothing else, for a secret manager."""
+    click.echo(generate_key(_now()).text)
+
+
+@secret_key.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a monitor.")
+@click.option("--max-age", type=Duration(), help="Fail if the signing key is older, e.g. 400d.")
+def status(as_json: bool, max_age: int | None) -> None:
+    """Show each key: fingerprint, state, dates, and where it is kept.
+
+    Fails if an app would not start with this keyring, or if a wrong clock has dated a key far in the future.
+    """
+    source, keyring, _ = load_keyring(_environment())
+    now = _now()
+    shown = report.as_json if as_json else report.table
+    click.echo(shown(keyring, source, now))
+    for key in keyring.far_future(now):
+        _fail(message(f"key {key.fingerprint}", *report.far_future(keyring, now)))
+    signing = keyring.signing(now)
+    if max_age is not None and (signing.activation is None or now - signing.activation > max_age):
+        age = "of unknown age" if signing.activation is None else f"{format_duration(now - signing.activation)} old"
+        _fail(message(f"signing key {signing.fingerprint}", age, "flask secret-key rotate"))
+
+
+@secret_key.command()
+@click.option("--in", "delay", type=Duration(), help="When the new key starts to sign [default: 1h].")
+@click.option("--now", "at_once", is_flag=True, help="Let it sign at once: for a single process.")
+@click.option("--if-older-than", "age", type=Duration(), help="Do nothing if the newest key is younger, e.g. 90d.")
+@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+def rotate(delay: int | None, at_once: bool, age: int | None, to_print: bool) -> None:
+    """Add a key that signs in one hour, and remove the expired ones. Nobody is logged out."""
+    if at_once and delay is not None:
+        raise click.UsageError("--in and --now exclude each other")
+    environment = _environment()
+    source, longest = find_source(environment), retention(environment)
+    seconds = 0 if at_once else ACTIVATION_DELAY if delay is None else delay
+    if delay and delay > longest:
+        raise click.UsageError(f"--in: must not be longer than {RETENTION_SETTING} ({format_duration(longest)})")
+
+    def rotated(keyring: Keyring) -> Keyring | None:
+        if age is not None and _is_young(keyring, age):
+            return None
+        if source.path and not to_print:
+            _refuse_tracked(source.path)
+        return _rotated(keyring, seconds)
+
+    changed = _change(source, longest, rotated, to_print, wait=WAIT if age is not None else 0)
+    if changed:
+        click.echo(report.rotation(*changed, _now(), redeploy=to_print), err=to_print)
+
+
+@secret_key.command()
+@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+def cancel(to_print: bool) -> None:
+    """Remove a key that has not signed yet. Nobody is logged out."""
+    environment = _environment()
+
+    def cancelled(keyring: Keyring) -> Keyring:
+        try:
+            return keyring.without_upcoming(_now())
+        except NothingToCancelError as error:
+            _fail(message("nothing to cancel", str(error)))
+
+    _change(find_source(environment), retention(environment), cancelled, to_print)
+
+
+@secret_key.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+def revoke(yes: bool, to_print: bool) -> None:
+    """After a leak: replace all keys by one new key, which signs at once. Everyone is logged out."""
+    environment = _environment()
+    source = find_source(environment)
+    keys = (generate_key(_now()),)
+    if to_print or isinstance(source, EnvironSource):
+        _print_variables(keys, to_print)
+        return
+    if files.is_absent(source.path):
+        _fail(message(source.path, "no such file", source.missing_hint))
+    if not yes:
+        _confirm(f"Replace all keys in {source.path} and log everyone out?")
+    with _locked(source, WAIT) as target:
+        files.replace(target, source.text_with(keys))
+    click.echo(f"{source.path} now has one key, {keys[0].fingerprint}.")
+    read_keyring(source, retention(environment))  # an app that refuses the file would keep the old keyring
+    click.echo("Running apps that read this file refuse the old keys within seconds.")
+    if would_track(source.path):
+        click.echo(f"warning: {message(source.path, 'git tracks this file', untrack(source.path))}", err=True)
+
+
+@secret_key.command("scan")
+def scan_command() -> None:
+    """Search the files that git tracks for generated keys and `.env` files. Fails if there are any."""
+    findings = scan(Path.cwd())
+    for finding in findings:
+        click.echo(finding)
+    if findings:
+        hint = "if the app uses such a key, everyone who can read the repository has it: flask secret-key revoke"
+        _fail(message("scan", f"{len(findings)} found", hint))
+
+
+def _fail(text: str) -> NoReturn:
+    raise click.ClickException(text)
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _environment() -> Environment:
+    """Return the environment of the project in which the command is run, after a warning if it has a useless key."""
+    script_info = click.get_current_context().find_root().obj
+    flask_app = getattr(script_info, "app_import_path", None) or os.environ.get("FLASK_APP", "")
+    environment = read_environment(os.environ, find_project(flask_app))
+    problem = foreign_dotenv(environment)
+    if problem:
+        _fail(problem)
+    if warning := environment.ignored_key():
+        click.echo(f"warning: {warning}", err=True)
+    return environment
+
+
+def _create_first_key(source: DotenvSource | FileSource) -> bool:
+    """Create the file, or give a `.env` without a key one; False if there is a key."""
+    if files.is_absent(source.path):
+        _refuse_tracked(source.path)
+        with files.locked(source.path):
+            return files.create(source.path, source.first_text(_now()))
+    if _has_key(source):  # asked without the lock: a file that only others may change is no error
+        return False
+    _refuse_tracked(source.path)
+    with _locked(source) as target:
+        if _has_key(source):
+            return False
+        files.replace(target, source.text_with((generate_key(_now()),)))
+        return True
+
+
+def _has_key(source: DotenvSource | FileSource) -> bool:
+    return any(text.strip() for _, text in source.entries())
+
+
+def _refuse_tracked(path: str) -> None:
+    if would_track(path):
+        _fail(message(path, "git would track this file (unchanged)", untrack(path)))
+
+
+def _is_young(keyring: Keyring, age: int) -> bool:
+    """Whether --if-older-than has nothing to do; says why."""
+    now, newest = _now(), keyring.keys[0]
+    if keyring.far_future(now) or newest.activation is None or now - newest.activation > age:
+        return False
+    if newest.activation > now:
+        why = f"signs from {report.time_and_wait(newest.activation, now)}"
+    else:
+        why = f"is {format_duration(now - newest.activation)} old, not more than {format_duration(age)}"
+    click.echo(f"Nothing to do: key {newest.fingerprint} {why}.")
+    return True
+
+
+def _rotated(keyring: Keyring, delay: int) -> Keyring:
+    now = _now()
+    try:
+        return keyring.with_new_key(generate_key(now + delay), now)
+    except RotationInProgressError as error:
+        at = report.time_and_wait(error.activation, now)
+        hint = "rotate again after that, or remove that key: flask secret-key cancel"
+        _fail(message("a rotation is in progress", f"its key signs from {at}", hint))
+    except (OverflowError, ValueError):
+        _fail(message("cannot rotate", "the new key would sign after the year 9999", "check the clock of this machine"))
+
+
+def _change(
+    source: Source,
+    retention: int,
+    change: Callable[[Keyring], Keyring | None],
+    to_print: bool,
+    wait: float = 0,
+) -> tuple[Keyring, Keyring] | None:
+    """Change the keyring, or print the variables to set; return it before and after, None if it is unchanged."""
+    if to_print or isinstance(source, EnvironSource):
+        before = read_keyring(source, retention)
+        after = change(before)
+        if after:
+            _print_variables(after.keys, to_print)
+    else:
+        with _locked(source, wait) as target:
+            before = read_keyring(source, retention)
+            after = change(before)
+            if after:
+                files.replace(target, source.text_with(after.keys))
+        if after:
+            gone = ", ".join(key.fingerprint for key in before.keys if key not in after.keys)
+            click.echo(f"Changed {source.path}." + (f" Removed: {gone}." if gone else ""))
+    return (before, after) if after else None
+
+
+def _print_variables(keys: tuple[Key, ...], to_print: bool) -> None:
+    if not to_print:
+        command = f"flask secret-key {click.get_current_context().info_name} --print"
+        reason = "a command cannot change it"
+        _fail(message("the keyring is in the process environment", reason, f"set what this prints: {command}"))
+    for name, value in as_variables(keys).items():
+        click.echo(f"{name}={value}")
+
+
+def _confirm(question: str) -> None:
+    try:
+        click.confirm(question, abort=True)
+    except (click.Abort, RuntimeError):  # RuntimeError: standard input is closed
+        _fail(message("revoke", "not confirmed (nothing changed)", "to do it without a question, add --yes"))
+
+
+@contextmanager
+def _locked(source: DotenvSource | FileSource, wait: float = 0) -> Iterator[str]:
+    """Hold the lock for a change of the source's file; give the file's path. Say so if it is in another folder."""
+    target = files.resolve(source.path)
+    if os.path.dirname(target) != os.path.dirname(source.path):
+        click.echo(f"{source.path} is a link to {target}.", err=True)
+    with files.locked(target, wait):
+        yield target

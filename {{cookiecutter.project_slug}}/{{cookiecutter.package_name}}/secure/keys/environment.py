@@ -1,0 +1,173 @@
+"""The settings of a process: its environment and the project's `.env`.
+
+One rule: `.env` is read unless the process sets APP_ENV=production. When it is read, its keys win over copies in
+the process environment; for every other setting the process environment wins. No other file counts.
+
+The `flask` command, shells, IDEs and `--env-file` copy `.env` into the process environment. Such a copy must not
+outlive a rotation, so the keys come from the file. For the same reason a `.env` that sets APP_ENV=production itself
+is read in production too: the process's APP_ENV may be a copy of that line. And in production the `flask` command
+ignores a key of the process that equals the one in `.env`: it is a copy that Flask has made.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import takewhile
+from pathlib import Path
+
+import click
+import dotenv
+from dotenv.parser import parse_stream
+
+from .files import FileError, identity, is_absent, read_text
+from .text import message
+
+APP_ENV = "APP_ENV"
+PRODUCTION = "production"
+KEY = "SECRET_KEY"
+FALLBACKS = "SECRET_KEY_FALLBACKS"
+KEY_FILE = "SECRET_KEY_FILE"
+KEY_NAMES = (KEY, FALLBACKS, KEY_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The variables of a process and of `.env`. Its `repr` shows no value."""
+
+    process: Mapping[str, str] = field(repr=False)
+    dotenv: Mapping[str, str] | None = field(repr=False)
+    """The variables of `.env`, empty if there is no such file; None if `.env` is not read."""
+    root: Path
+    """The project's folder, which contains `.env`."""
+    dotenv_identity: tuple[int, ...] = ()
+    """The state of `.env` (`files.identity`) just before it was read."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the value of a setting that is not a key; an empty value counts as unset."""
+        return self.process.get(name, (self.dotenv or {}).get(name, "")).strip() or default
+
+    @property
+    def dotenv_path(self) -> Path:
+        """The path of `.env`, which need not exist."""
+        return self.root / ".env"
+
+    @property
+    def has_dotenv_keys(self) -> bool:
+        """Whether `.env` is read and names a key or a key file."""
+        return bool(_texts(_keys(self.dotenv or {}).values()))
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key variables that count: those of `.env` if it names any, else those of the process."""
+        return _keys(self.dotenv or {} if self.has_dotenv_keys else self.process)
+
+    def ignored_key(self) -> str:
+        """Return a warning if the process names a key or a key file that is not in `.env`, else ""."""
+        known = _texts(self.keys.values())
+        for name, value in _keys(self.process).items():
+            if _texts([value]) - known:
+                reason = f"ignored in the process environment, because the keyring is in {self.dotenv_path}"
+                repeated = (self.dotenv or {}).get(APP_ENV, "").strip() == PRODUCTION
+                use = f"remove {APP_ENV} from .env and set" if repeated else "set"
+                use = f"{use} {APP_ENV}={PRODUCTION} in the process environment"
+                return message(name, reason, f"unset {name} if it is an old copy; to use it instead of .env, {use}")
+        return ""
+
+
+def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
+    """Read the variables of `environ` and of the `.env` in the folder `root`.
+
+    Raises FileError if a `.env` that counts cannot be read.
+    """
+    path = os.fspath(root / ".env")
+    in_production = environ.get(APP_ENV, "").strip() == PRODUCTION
+    seen = identity(path)
+    dotenv: dict[str, str] | None
+    try:
+        dotenv = {} if is_absent(path) else read_dotenv(path)
+    except FileError:
+        if not in_production:
+            raise
+        dotenv = None
+    process = dict(environ)
+    if in_production and dotenv is not None and dotenv.get(APP_ENV, "").strip() != PRODUCTION:
+        if _copied_by_flask():
+            process = {name: value for name, value in environ.items() if (name, value) not in _keys(dotenv).items()}
+        dotenv = None
+    return Environment(process, dotenv, root, seen)
+
+
+def _copied_by_flask() -> bool:
+    """Whether this is the `flask` command, which copies `.env` into the process environment, in production too."""
+    context = click.get_current_context(silent=True)
+    return bool(context and getattr(context.find_root().obj, "load_dotenv_defaults", False))
+
+
+def _keys(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: values[name] for name in KEY_NAMES if name in values}
+
+
+def _texts(values: Iterable[str]) -> set[str]:
+    return {text.strip() for value in values for text in value.split(",")} - {""}
+
+
+def read_dotenv(path: str) -> dict[str, str]:
+    """Return the variables of a `.env` file; `$` has no meaning in it. Raises FileError."""
+    return _parsed(read_text(path))
+
+
+def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
+    """Return the text of a `.env` file with `changes` made, and every other line byte for byte.
+
+    A variable is changed where it is assigned last, and its earlier assignments are removed. A new one
+    that has a value is added at the end. Raises FileError if the result would read back differently.
+    """
+    before = _parsed(text)
+    changes = {name: value for name, value in changes.items() if value or name in before}
+    bindings = list(parse_stream(StringIO(text)))
+    last = {binding.key: number for number, binding in enumerate(bindings)}
+    pieces = []
+    for number, binding in enumerate(bindings):
+        line = binding.original.string
+        if binding.key not in changes:
+            pieces.append(line)
+        elif last[binding.key] == number:
+            pieces.append(_with_value(line, changes[binding.key]))
+        else:
+            pieces += takewhile(str.isspace, line.splitlines(keepends=True))  # the blank lines above it
+    end = "\r\n" if "\r\n" in text else "\n"
+    added = [f"{name}={_quoted(value)}{end}" for name, value in changes.items() if name not in last]
+    if added and pieces and not pieces[-1].endswith(("\n", "\r")):
+        pieces.append(end)
+    edited = "".join(pieces + added)
+    if _parsed(edited) != {**before, **changes}:
+        names = " and ".join(changes)
+        reason = f"a change of {names} would change other lines"
+        raise FileError(message("cannot edit .env", reason, f"set {names} with an editor"))
+    return edited
+
+
+_ASSIGNMENT = re.compile(
+    r"""(?P<name>\s*(?:export[^\S\r\n]+)?[^=\s]+)
+        (?:[^\S\r\n]*=(?:\#[^\r\n]*?|[^\S\r\n]*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s\#][^\r\n]*?)?))?
+        (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*|[^\S\r\n]*)(?:\r\n|\n|\r)?)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _with_value(line: str, value: str) -> str:
+    match = _ASSIGNMENT.fullmatch(line)
+    return f"{match['name']}={_quoted(value)}{match['rest']}" if match else line
+
+
+def _quoted(value: str) -> str:
+    if re.fullmatch(r"[\w.,:/+@%~-]*", value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _parsed(text: str) -> dict[str, str]:
+    values = dotenv.dotenv_values(stream=StringIO(text), interpolate=False)
+    return {name: value or "" for name, value in values.items()}

@@ -1,10 +1,10 @@
 """SESSION_STORE: where sessions are kept, and whether that can be used.
 
-    signed      in a cookie that can be read, but not changed; the default
-    encrypted   in a cookie that can be neither
+    signed      in a cookie that its owner can read, but not change; the default
+    encrypted   in a cookie that nobody can read or change
     redis://…   on a server; rediss:// is Redis with TLS, valkey:// and valkeys:// are the same for Valkey
 
-Needs no Flask, as little as the settings do.
+Needs no Flask, like the settings.
 """
 
 import re
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
 SIGNED = "signed"
 ENCRYPTED = "encrypted"
 SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
-"""The schemes of an address, and what redis-py calls them."""
+"""The schemes of an address, and redis-py's names for them."""
 
 TIMEOUT = 1.0
 """Seconds to wait for a server; `?socket_timeout=2` at the end of its address changes it."""
 
 _EXTRAS = {ENCRYPTED: ("encrypted", "cryptography"), **dict.fromkeys(SCHEMES, ("redis", "redis"))}
+_ONE_PRIMARY = "hint: name one server that accepts writes, or a proxy or host name that follows the primary"
 
 
 def problem_with(store: str, ask: bool) -> str | None:
-    """What is wrong with a SESSION_STORE, never showing a password; None where nothing is.
+    """Return what is wrong with a SESSION_STORE, with a hint and without a password; None if nothing is.
 
     `ask` is whether to ask a server for an answer.
     """
     word, colon, _ = store.partition("://")
+    if colon and re.search("sentinel|cluster|socket|unix", word):
+        return f"Redis Sentinel, Redis Cluster and Unix sockets are not supported\n{_ONE_PRIMARY}"
     if store != SIGNED and (word not in _EXTRAS or bool(colon) != (word in SCHEMES)):
         return "must be signed, encrypted, or an address such as redis://127.0.0.1:6379/0"
     extra, library = _EXTRAS.get(word, ("", ""))
     if library and not find_spec(library):
-        return f"needs {library}; run: uv sync --extra {extra} (or: pip install -e '.[{extra}]')"
+        return f"needs {library}\nhint: run: uv sync --extra {extra} (or: pip install -e '.[{extra}]')"
     return _problem_with_server(store, ask) if colon else None
 
 
 def masked(address: str) -> str:
-    """The address of a server without user, password and options."""
+    """Return the address of a server without user, password and options."""
     parts = urlsplit(address)
     _, at, host = parts.netloc.rpartition("@")
     return f"{parts.scheme}://{'***@' if at else ''}{host}{parts.path}"
 
 
 def connect(address: str) -> "Redis":
-    """A client for the server at `address`; it connects when it is used.
-
-    A connection that broke is made anew, once. One that times out is not: the caller waits already.
-    """
-    from redis import ConnectionError, Redis  # noqa: A004, PLC0415
+    """Return a client for the server at `address`; it connects when it is used, and does not retry."""
+    from redis import Redis  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
 
@@ -61,27 +61,30 @@ def connect(address: str) -> "Redis":
         f"{SCHEMES[scheme]}://{rest}",
         socket_timeout=TIMEOUT,
         socket_connect_timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 1, (ConnectionError,)),
+        retry=Retry(NoBackoff(), 0),
     )
 
 
 def _problem_with_server(address: str, ask: bool) -> str | None:
     from redis import RedisError  # noqa: PLC0415
+    from redis.exceptions import NoPermissionError  # noqa: PLC0415
 
     if not _is_address(address):
         return (
-            "is no address such as redis://user:password@127.0.0.1:6379/0;"
-            " write / in a password as %2F, ? as %3F, [ as %5B and ] as %5D"
+            "is not an address such as redis://user:password@127.0.0.1:6379/0\n"
+            "hint: write / in a password as %2F, ? as %3F, [ as %5B and ] as %5D"
         )
     try:
         client = connect(address)
-        if ask:
-            client.ping()
-            client.close()
+        mode = client.info("server").get("redis_mode") if ask else ""
+    except NoPermissionError:
+        return None
     except RedisError as error:
-        return f"names {masked(address)}, which does not answer ({error}); start it, or correct the address"
+        return f"{masked(address)} does not answer ({error})\nhint: start the server, or correct the address"
     except (TypeError, ValueError):
         return "has an option that redis-py does not know"
+    if mode in ("sentinel", "cluster"):
+        return f"{masked(address)} is a Redis {str(mode).title()} node, which is not supported\n{_ONE_PRIMARY}"
     return None
 
 

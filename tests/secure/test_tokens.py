@@ -1,4 +1,4 @@
-"""Tokens: signed for one purpose, for a limited time, with the ring."""
+"""Tokens: signed for one purpose, for a limited time, with the keyring."""
 
 import re
 from contextlib import suppress
@@ -8,23 +8,15 @@ import pytest
 from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
-from package import (
-    LEAD,
-    RETENTION,
-    Key,
-    Keyring,
-    LiveRing,
-    Reason,
-    TokenRefused,
-    Variables,
-    as_variables,
-    init_app,
-    mint,
-    tokens,
-)
+from secure import tokens
+from secure.keys.key import Key, generate_key
+from secure.keys.keyring import ACTIVATION_DELAY, RETENTION, Keyring
+from secure.keys.sources import EnvironSource, as_variables
+from secure.keys.watcher import KeyringWatcher, init_app
+from secure.tokens import InvalidTokenError, Reason
 
 NOW = 1_800_000_000
-OLD, NEW = mint(NOW - 1000), mint(NOW + LEAD)
+OLD, NEW = generate_key(NOW - 1000), generate_key(NOW + ACTIVATION_DELAY)
 HOUR = 3600
 
 
@@ -33,9 +25,9 @@ class Instance:
 
     def __init__(self, *keys: Key, ahead: float = 0) -> None:
         self.now = NOW + ahead
-        ring = Keyring(keys)
+        keyring = Keyring(keys)
         self._app = Flask(__name__)
-        init_app(self._app, LiveRing(Variables(as_variables(keys)), ring, clock=lambda: self.now))
+        init_app(self._app, KeyringWatcher(EnvironSource(as_variables(keys)), keyring, clock=lambda: self.now))
 
     def sign(self, value: Any, purpose: str = "reset") -> str:
         """Sign as a page of the app does."""
@@ -49,7 +41,7 @@ class Instance:
 
     def refuses(self, token: str | None, purpose: str = "reset", max_age: int = HOUR) -> Reason:
         """Why it refuses a token."""
-        with pytest.raises(TokenRefused) as refusal:
+        with pytest.raises(InvalidTokenError) as refusal:
             self.verify(token, purpose, max_age)
         assert str(refusal.value) == refusal.value.reason
         return refusal.value.reason
@@ -68,7 +60,8 @@ VALUES = st.recursive(
 
 
 @given(value=VALUES, purpose=st.text())
-def test_a_token_gives_back_its_value_and_fits_a_url(value: Any, purpose: str) -> None:
+def test_any_value(value: Any, purpose: str) -> None:
+    """A token gives back its value and needs no quoting in a URL."""
     instance = Instance(OLD)
     token = instance.sign(value, purpose)
 
@@ -77,7 +70,7 @@ def test_a_token_gives_back_its_value_and_fits_a_url(value: Any, purpose: str) -
 
 
 @given(purposes=st.lists(st.text(), min_size=2, max_size=2, unique=True))
-def test_a_token_for_one_purpose_is_refused_for_another(purposes: list[str]) -> None:
+def test_other_purpose(purposes: list[str]) -> None:
     instance = Instance(OLD)
 
     assert instance.refuses(instance.sign(1, purposes[0]), purposes[1]) is Reason.INVALID
@@ -90,11 +83,11 @@ def test_a_token_for_one_purpose_is_refused_for_another(purposes: list[str]) -> 
         (HOUR, "taken"),
         (HOUR + 1, Reason.EXPIRED),
         (10 * RETENTION, Reason.EXPIRED),
-        (-LEAD + 1, "taken"),  # signed where the clock is ahead
-        (-LEAD, Reason.INVALID),
+        (-ACTIVATION_DELAY + 1, "taken"),  # signed where the clock is ahead
+        (-ACTIVATION_DELAY, Reason.INVALID),
     ],
 )
-def test_a_token_is_good_for_its_time(instance: Instance, age: int, outcome: str) -> None:
+def test_age(instance: Instance, age: int, outcome: str) -> None:
     token = instance.sign("a")
     instance.now = NOW + age
 
@@ -102,44 +95,45 @@ def test_a_token_is_good_for_its_time(instance: Instance, age: int, outcome: str
 
 
 @pytest.mark.parametrize("max_age", [0, -1, RETENTION + 1])
-def test_an_age_that_no_key_lives_for_is_a_mistake(instance: Instance, max_age: int) -> None:
+def test_impossible_max_age(instance: Instance, max_age: int) -> None:
     token = instance.sign("a")
 
     with pytest.raises(ValueError, match="SECRET_KEY_RETENTION"):
         instance.verify(token, max_age=max_age)
 
 
-@pytest.mark.parametrize("later", [0, LEAD - 1, LEAD, RETENTION])
-def test_a_link_that_was_sent_before_a_rotation_works_after_it(later: int) -> None:
+@pytest.mark.parametrize("later", [0, ACTIVATION_DELAY - 1, ACTIVATION_DELAY, RETENTION])
+def test_rotation(later: int) -> None:
     token = Instance(OLD).sign("a")
 
     assert Instance(NEW, OLD, ahead=later).verify(token, max_age=RETENTION) == "a"
 
 
-def test_what_the_last_second_of_a_key_signed_lives_as_long_as_a_token_may() -> None:
-    before = Instance(OLD, ahead=LEAD - 1)
-    after = Instance(NEW, OLD, ahead=LEAD - 1 + RETENTION)
+def test_last_second_of_a_key() -> None:
+    """What it signed then lives as long as a token may."""
+    before = Instance(OLD, ahead=ACTIVATION_DELAY - 1)
+    after = Instance(NEW, OLD, ahead=ACTIVATION_DELAY - 1 + RETENTION)
 
     assert after.verify(before.sign("a"), max_age=RETENTION) == "a"
 
 
-def test_a_revoked_key_takes_its_tokens_along() -> None:
+def test_revoked_key() -> None:
     assert Instance(NEW).refuses(Instance(OLD).sign("a")) is Reason.INVALID
 
 
 @given(data=st.data())
-def test_a_changed_token_is_refused_or_means_the_same(data: st.DataObject) -> None:
+def test_changed_token(data: st.DataObject) -> None:
     instance = Instance(OLD)
     token = instance.sign([1, "reset"])
     at = data.draw(st.integers(0, len(token)))
     changed = token[:at] + data.draw(st.text(max_size=3)) + token[at + data.draw(st.integers(0, 3)) :]
 
-    with suppress(TokenRefused):
+    with suppress(InvalidTokenError):
         assert instance.verify(changed) == [1, "reset"]
 
 
 @given(st.text())
 @example(None)
 @example("\ud800")
-def test_what_is_no_token_is_refused(text: str | None) -> None:
+def test_no_token(text: str | None) -> None:
     assert Instance(OLD).refuses(text) is Reason.INVALID

@@ -1,0 +1,276 @@
+"""Flask's session interface for every store: the limits, the cookie, sign-ins, and the user's session version.
+
+A cookie contains a value and the time: the session itself, or the ID under which a server keeps it. So the cookie's
+age shows for how long a session was not used.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Request, Response, request
+from flask.json.tag import TaggedJSONSerializer
+from flask.sessions import SecureCookieSessionInterface, SessionInterface
+from itsdangerous import BadSignature
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.http import dump_cookie
+
+from ..keys.environment import PRODUCTION
+from ..keys.keyring import ACTIVATION_DELAY
+from ..keys.watcher import ActiveKeys, KeyringWatcher
+from .cookies import EncryptedCodec, SignedCodec
+from .session import VERSION, VERSIONED, Session, SessionRecord, User, user_of
+
+LoadSessionVersion = Callable[[Any], str | int | None]
+"""Returns a user's session version; None if there is no such user."""
+
+STOCK_COOKIE = "session"
+"""The name of Flask's cookie, unless it was changed."""
+_CODEC = "_session_codec"
+"""The attribute of a request with the codec that opened its session, and saves it.
+
+A request in flight while a leaked key is revoked must not sign with the new key what the leaked key has signed.
+"""
+PAUSE = 1
+"""Seconds for which a server that did not answer is not asked again, so that requests do not wait for it."""
+_REFRESH_PART = 20
+"""A session in use gets a new cookie after this part of its lifetime, so that use keeps it alive."""
+_NO_VERSION = ""
+_OF_A_BODY = ("Location", "ETag", "Last-Modified", "Content-Encoding", "Content-Range", "Content-Disposition")
+
+
+Codec = SignedCodec | EncryptedCodec
+
+
+class CookieTooLargeError(RuntimeError):
+    """A session that browsers would drop. The message names its largest entries and shows no value."""
+
+
+class RevocationUnsupportedError(RuntimeError):
+    """A store that cannot end the sessions of a user."""
+
+
+class SessionStoreUnavailableError(ServiceUnavailable):
+    """The server that keeps the sessions does not answer, or refuses; the app asks it again by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=PAUSE)
+
+
+class CookieStore:
+    """Keeps nothing. A cookie contains what `save` returns."""
+
+    def load(self, value: Any) -> SessionRecord | None:
+        """Return the session of the cookie with `value`; None if it has ended."""
+        started, content = value
+        return SessionRecord(started, content)
+
+    def save(self, record: SessionRecord, changed: bool, seconds: int) -> Any:
+        """Keep a session for `seconds` and return its cookie's value; None if it ended in the meantime."""
+        return [record.started, record.content]
+
+    def delete(self, record: SessionRecord) -> None:
+        """Delete a session. A copy of a cookie cannot be deleted."""
+
+    def revoke_all(self, user: User) -> None:
+        """End every session of a user. Raises RevocationUnsupportedError."""
+        reason = "change the user's session version instead (load_session_version)"
+        raise RevocationUnsupportedError(f"sessions in cookies cannot be revoked: {reason}")
+
+    def ready(self) -> bool:
+        """Return whether a session can be written now."""
+        return True
+
+
+@dataclass(eq=False)
+class Sessions(SessionInterface):
+    """Sessions in `store`, with the cookies of the codec that `make_codec` returns for the keys of a moment."""
+
+    watcher: KeyringWatcher
+    serializer: TaggedJSONSerializer  # Flask's: `register` adds a tag for a type of your own
+    make_codec: Callable[[ActiveKeys], Codec]
+    store: CookieStore
+    load_session_version: LoadSessionVersion | None
+    _codec: tuple[ActiveKeys, Codec] | None = None
+
+    def open_session(self, app: Flask, request: Request) -> Session:
+        """Return the session of the request's cookie; it is loaded when it is used."""
+        keys = self.watcher.current()
+        made = self._codec
+        if made is None or made[0] is not keys:
+            made = self._codec = keys, self.make_codec(keys)
+        session = Session(load=lambda: self._load(app, request, made[1]))
+        if hasattr(request, _CODEC):  # session_transaction() opens a second one and does not use flask.session
+            session.accessed = True
+        setattr(request, _CODEC, made[1])
+        return session
+
+    def _load(self, app: Flask, request: Request, codec: Codec) -> SessionRecord:
+        name = self.get_cookie_name(app)
+        cookie = request.cookies.get(name)
+        record = self._read(app, cookie, codec) if cookie else None
+        # Somebody who has had a cookie of ours never becomes the user of an older one.
+        if not record and app.config["SESSION_READ_SHA1"] and (name == STOCK_COOKIE or not cookie):
+            record = self._read_stock(app, request)
+        if record:
+            version = self.version_of(record.user)
+            if version is not None and version == record.content.get(VERSION, _NO_VERSION):
+                return record
+        return SessionRecord(int(self.watcher.now))
+
+    def _read(self, app: Flask, cookie: str, codec: Codec) -> SessionRecord | None:
+        decoded = codec.decode(cookie)
+        if decoded is None:
+            return None
+        value, at = decoded
+        age = self.watcher.now - at
+        lifetime = app.permanent_session_lifetime.total_seconds()
+        # An instance whose clock is ahead signs in our future; the keyring allows for up to its delay.
+        if not -ACTIVATION_DELAY < age <= lifetime:
+            return None
+        record = self.store.load(value)
+        if record is None or self.watcher.now - record.started > app.config["SESSION_ABSOLUTE_TIMEOUT"]:
+            return None
+        record.user = user_of(app, record.content)
+        record.stale = age > lifetime / _REFRESH_PART
+        return record
+
+    def _read_stock(self, app: Flask, request: Request) -> SessionRecord | None:
+        """Return the session that stock Flask signed with SHA-1; it gets a new cookie."""
+        serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+        if serializer is None:
+            return None
+        try:
+            lifetime = int(app.permanent_session_lifetime.total_seconds())
+            content = dict(serializer.loads(request.cookies.get(STOCK_COOKIE, ""), lifetime))
+        except BadSignature:
+            return None
+        user = user_of(app, content)
+        self._note_version(user, content)
+        return SessionRecord(int(self.watcher.now), content, user, begins=True)
+
+    def version_of(self, user: tuple[str, Any] | None) -> Any:
+        """Return the session version of a user, None if there is no such user, _NO_VERSION if the app keeps none."""
+        if self.load_session_version is None or user is None or user[0] not in VERSIONED:
+            return _NO_VERSION
+        return self.load_session_version(user[1])
+
+    def _note_version(self, user: tuple[str, Any] | None, content: dict[str, Any]) -> None:
+        content.pop(VERSION, None)
+        version = self.version_of(user)
+        if version != _NO_VERSION:
+            content[VERSION] = version
+
+    def save_session(self, app: Flask, session: Any, response: Response) -> None:
+        """Keep, renew or delete the session, as its use and its age require."""
+        if not session.accessed:
+            return
+        response.vary.add("Cookie")
+        _keep_private(response)
+        try:
+            if not session.lost:
+                self._save(app, session, response)
+            elif response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise SessionStoreUnavailableError
+        except SessionStoreUnavailableError as error:
+            _answer_with(app, response, error)
+
+    def _save(self, app: Flask, session: Session, response: Response) -> None:
+        record, content = session.record, dict(session)
+        if session.modified:
+            self._note_sign_in(app, record, content)
+        record.content = content
+        refreshes = app.config["SESSION_REFRESH_EACH_REQUEST"] and (session.permanent or record.stale)
+        if session.modified and not content:
+            self.store.delete(record)
+            if self.get_cookie_name(app) in request.cookies:
+                response.headers.add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
+        elif content and (session.modified or record.begins or refreshes):
+            self._send_cookie(app, session, response)
+        if app.config["SESSION_READ_SHA1"] and self.get_cookie_name(app) != STOCK_COOKIE in request.cookies:
+            _delete_stock_cookie(response)
+
+    def _note_sign_in(self, app: Flask, record: SessionRecord, content: dict[str, Any]) -> None:
+        """Note whether a user signed in or out, with whatever code, or proved again who they are."""
+        user = user_of(app, content)
+        if user != record.user:
+            record.begins = True
+            self._note_version(user, content)
+        if content.get("_fresh") and not record.content.get("_fresh"):  # Flask-Login's mark of a new sign-in
+            record.rotates = True
+        record.user = user
+        if record.begins or record.rotates:
+            record.started = int(self.watcher.now)
+
+    def _send_cookie(self, app: Flask, session: Session, response: Response) -> None:
+        record = session.record
+        absolute = record.started + app.config["SESSION_ABSOLUTE_TIMEOUT"] - self.watcher.now
+        seconds = max(1, int(min(app.permanent_session_lifetime.total_seconds(), absolute)))
+        value = self.store.save(record, session.modified, seconds)
+        if value is not None:
+            expires = self.get_expiration_time(app, session)
+            cookie = self._cookie(app, getattr(request, _CODEC).encode(value), expires=expires)
+            if len(cookie) <= (app.config["MAX_COOKIE_SIZE"] or len(cookie)):  # 0 turns the limit off
+                response.headers.add("Set-Cookie", cookie)
+            else:
+                self._refuse(app, record.content, len(cookie))
+
+    def _cookie(self, app: Flask, value: str, **limits: Any) -> str:
+        return dump_cookie(
+            self.get_cookie_name(app),
+            value,
+            domain=self.get_cookie_domain(app),
+            path=self.get_cookie_path(app),
+            secure=self.get_cookie_secure(app),
+            partitioned=self.get_cookie_partitioned(app),
+            samesite=self.get_cookie_samesite(app),
+            httponly=self.get_cookie_httponly(app),
+            max_size=0,
+            **limits,
+        )
+
+    def _refuse(self, app: Flask, content: dict[str, Any], size: int) -> None:
+        """Report a session that does not fit; the browser keeps the cookie that it has."""
+        sizes = sorted(((len(self.serializer.dumps(value)), name) for name, value in content.items()), reverse=True)
+        largest = ", ".join(f"{name} ({length})" for length, name in sizes[:3])
+        error = CookieTooLargeError(
+            f"Session not saved: its cookie has {size} bytes, and browsers keep {app.config['MAX_COOKIE_SIZE']}. "
+            f"Largest entries: {largest}. Keep less in the session, or keep it in a database"
+        )
+        if app.config.get("APP_ENV") != PRODUCTION:
+            raise error
+        app.logger.error("%s", error)
+
+
+def _keep_private(response: Response) -> None:
+    """Keep the page out of shared caches; a view's own rule stays unless it is weaker than private."""
+    control = response.cache_control
+    if "Cache-Control" not in response.headers:
+        control.no_store = True
+    elif not (control.private or control.no_store):
+        control.public, control.s_maxage, control.private = False, None, True
+
+
+def _answer_with(app: Flask, response: Response, error: HTTPException) -> None:
+    """Make `response` the app's page for `error`; headers that do not belong to the old body stay."""
+    handler = app._find_error_handler(error, request.blueprints)
+    page = app.make_response(app.ensure_sync(handler)(error) if handler else error)
+    for name in _OF_A_BODY:
+        response.headers.pop(name, None)
+    response.headers.update(page.headers)
+    response.status = page.status
+    response.direct_passthrough = False
+    response.set_data(page.get_data())
+
+
+def _delete_stock_cookie(response: Response) -> None:
+    """Delete stock Flask's cookie under each path and domain that it may have here."""
+    labels = request.host.partition(":")[0].split(".")
+    for start in range(len(labels) - 1):
+        with suppress(UnicodeError):  # a client can send any host
+            response.delete_cookie(STOCK_COOKIE, domain=".".join(labels[start:]))
+    parts = f"{request.script_root}{request.path}".split("/")[1:4]
+    for end in range(len(parts) + 1):
+        response.delete_cookie(STOCK_COOKIE, path="/" + "/".join(parts[:end]))

@@ -1,75 +1,57 @@
-"""Every test runs in a folder of its own, away from this machine's environment, home and `.env`."""
+"""Fixtures: an app whose settings are here, so that no test reads this machine's `.env` or environment."""
 
-import os
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from package import handover
-from sites import PROGRAM, RedisServer
+from flask import Flask
+from flask.testing import FlaskClient
 
-settings.register_profile("policy", database=None, deadline=None, print_blob=True)
-settings.load_profile("policy")
+from {{ cookiecutter.package_name }}.app import create_app
+from {{ cookiecutter.package_name }}.config import Settings
+from {{ cookiecutter.package_name }}.secure import sessions
+from {{ cookiecutter.package_name }}.secure.keys.key import generate_key
 
-KEPT = ("PATH", "LANG", "LC_", "PYTEST", "COVERAGE", "SYSTEMROOT")
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave nothing of the caller's environment, and nothing behind but in this test's folder."""
-    for name in os.environ:
-        if not name.startswith(KEPT):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.chdir(tmp_path)
+# Every setting that the app needs to start; add yours here.
+ENVIRON = {
+    "APP_ENV": "testing",
+    "SECRET_KEY": generate_key(0).text,
+}
 
 
 @pytest.fixture
-def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The machine's clock shows the time of another zone."""
-    monkeypatch.setenv("TZ", "<+13>-13")
-    time.tzset()
-    yield
-    monkeypatch.delenv("TZ")
-    time.tzset()
+def make_app(tmp_path: Path) -> Callable[..., Flask]:
+    """A function that creates an app with other settings: `make_app(APP_ENV="production")`."""
+
+    def make(**environ: str) -> Flask:
+        return create_app(Settings.load({**ENVIRON, **environ}, root=tmp_path))
+
+    return make
 
 
 @pytest.fixture
-def own_server() -> Iterator[None]:
-    """The test is a server of its own: what it shares is gone with it, and any copy of the folder."""
-    yield
-    for name in {handover.PLACE} | {name for name in sys.modules if name.startswith("secret_key")}:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="session")
-def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for the tests that leave it running."""
-    if PROGRAM is None:
-        pytest.skip("no redis-server or valkey-server on PATH")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """The app; its forms need no CSRF token."""
+    app = make_app()
+    app.config["WTF_CSRF_ENABLED"] = False
+    return app
 
 
 @pytest.fixture
-def redis(shared_redis: RedisServer) -> RedisServer:
-    """An empty server."""
-    shared_redis.client.flushall()
-    return shared_redis
+def client(app: Flask) -> FlaskClient:
+    """A visitor of the app."""
+    return app.test_client()
 
 
 @pytest.fixture
-def fragile_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server for one test, to be stopped and paused."""
-    if PROGRAM is None:
-        pytest.skip("no redis-server or valkey-server on PATH")
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
+def signed_in(app: Flask) -> FlaskClient:
+    """A visitor who is signed in, as user 1."""
+
+    def sign_in() -> str:
+        sessions.sign_in(1)
+        return ""
+
+    app.add_url_rule("/test-sign-in", view_func=sign_in)
+    client = app.test_client()
+    client.get("/test-sign-in")
+    return client

@@ -1,4 +1,4 @@
-"""An app to test, with a few views of its own: what it is tested for holds whatever pages it has."""
+"""An app to test, with a few views of its own: what it is tested for holds for any app."""
 
 import json
 import time
@@ -6,25 +6,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import secure
 from flask import Flask, abort, redirect, request, session
 from flask.testing import FlaskClient
 from flask_wtf.csrf import generate_csrf
-from package import create_app, load, mint
+from secure import logging as secure_logging
+from secure.keys.key import generate_key
+from secure.settings import Settings
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
-KEY = mint(int(time.time()) - 1000).text
+KEY = generate_key(int(time.time()) - 1000).text
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 
 
-def make_app(**variables: str) -> Flask:
-    """An app in the environment that `variables` are, in production where they say nothing else.
+def load(**variables: str) -> Settings:
+    """Return the settings of an environment of `variables`, in production unless they say otherwise.
 
-    It looks at its key file before every request, not once in some seconds: a test does not wait.
+    The key file is read before every request, not every few seconds: a test does not wait.
     """
     key = {} if "SECRET_KEY_FILE" in variables else {"SECRET_KEY": KEY}
-    settings = load({"APP_ENV": "production", **key, **variables}, Path.cwd())
-    app = create_app(replace(settings, ring_interval=0))
+    settings = Settings.load({"APP_ENV": "production", **key, **variables}, root=Path.cwd())
+    return replace(settings, keyring_interval=0)
+
+
+def make_app(**variables: str) -> Flask:
+    """Return an app with every protection, with the settings of `load`; its files are in the working directory."""
+    app = Flask("site", root_path=str(Path.cwd()))
+    secure_logging._warned.clear()
+    secure.init_app(app, load(**variables))
+    return with_views(app)
+
+
+def with_views(app: Flask) -> Flask:
+    """Give `app` the views of the tests."""
 
     @app.get("/count")
     def counted() -> dict[str, Any]:
@@ -34,6 +49,14 @@ def make_app(**variables: str) -> Flask:
     def count() -> dict[str, int]:
         session["count"] = session.get("count", 0) + 1
         return {"count": session["count"]}
+
+    @app.get("/plain")
+    def plain() -> str:
+        return "plain"
+
+    @app.get("/folder/")
+    def folder() -> str:
+        return "folder"
 
     @app.get("/seen")
     def seen() -> dict[str, str | None]:
@@ -55,7 +78,7 @@ def make_app(**variables: str) -> Flask:
 
 
 def token(client: FlaskClient) -> str:
-    """The CSRF token of a form that the client opens now."""
+    """Return the CSRF token of a form that the client opens now."""
     return str(json.loads(client.get("/count").text)["token"])
 
 

@@ -2,19 +2,25 @@
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import NoReturn
 
 import pytest
 from apps import KEY, make_app
+from flask import Response
 from flask.testing import FlaskClient
-from package import handover, judge, live_ring, logs, mint
+from secure import inherited
+from secure import logging as secure_logging
+from secure.keys.key import generate_key, validate_key
+from secure.keys.watcher import get_watcher
 
 Printed = Callable[[], list[str]]
 
-PATHS = ["/count", "/healthz", "/no/such/page", "/fail/403", "/moved", "//count"]
+PATHS = ["/count", "/healthz", "/no/such/page", "/fail/403", "/moved", "/folder"]
 BREAKS = "\n\r\v\f\x1c\x85\u2028\u2029"
 
 
@@ -46,7 +52,7 @@ def started(printed: Printed, **variables: str) -> FlaskClient:
 
 
 @pytest.mark.parametrize("environment", ["production", "development"])
-def test_a_request_is_one_line(environment: str, printed: Printed) -> None:
+def test_one_line(environment: str, printed: Printed) -> None:
     client = started(printed, APP_ENV=environment)
 
     for path in PATHS:
@@ -55,9 +61,9 @@ def test_a_request_is_one_line(environment: str, printed: Printed) -> None:
     assert len(printed()) == len(PATHS)
 
 
-def test_a_team_may_turn_that_line_off_and_keep_the_others(printed: Printed) -> None:
+def test_line_turned_off(printed: Printed) -> None:
     client = started(printed)
-    log = logging.getLogger(logs.__name__)
+    log = logging.getLogger(secure_logging.__name__)
     log.setLevel(logging.WARNING)
 
     answer = client.get("/crash")
@@ -68,7 +74,7 @@ def test_a_team_may_turn_that_line_off_and_keep_the_others(printed: Printed) -> 
     assert line["request_id"] == answer.headers["X-Request-ID"]
 
 
-def test_in_production_a_line_is_json(printed: Printed) -> None:
+def test_json(printed: Printed) -> None:
     client = started(printed)
 
     answer = client.get("/fail/403?token=of-a-link")
@@ -81,7 +87,7 @@ def test_in_production_a_line_is_json(printed: Printed) -> None:
     assert 0 <= milliseconds < 60_000
     assert line == {
         "level": "INFO",
-        "logger": logs.__name__,
+        "logger": secure_logging.__name__,
         "message": f"GET /fail/403 403 in {milliseconds} ms for 127.0.0.1",
         "request_id": answer.headers["X-Request-ID"],
         "method": "GET",
@@ -91,7 +97,69 @@ def test_in_production_a_line_is_json(printed: Printed) -> None:
     }
 
 
-def test_in_development_a_line_is_readable(printed: Printed) -> None:
+class Collector(logging.Handler):
+    """A handler of a team."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, object]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record as JSON."""
+        self.lines.append(json.loads(secure_logging.JsonFormatter().format(record)))
+
+
+@pytest.mark.parametrize("name", ["", "secure", secure_logging.__name__])
+def test_line_as_a_record(name: str, printed: Printed) -> None:
+    """A handler of a team gets a record with the same fields as the line that is written without one."""
+    client, log, handler = started(printed), logging.getLogger(name), Collector()
+    client.get("/count")
+    (without,) = map(json.loads, printed())
+    log.addHandler(handler)
+
+    client.get("/count")
+
+    log.removeHandler(handler)
+    (line,), (seen,) = map(json.loads, printed()), handler.lines
+    assert seen == line
+    assert [*seen] == [*without] or {*seen} == {*without}
+    assert seen["path"] == without["path"] == "/count"
+
+
+def test_line_through_a_filter(printed: Printed) -> None:
+    client, log = started(printed), logging.getLogger(secure_logging.__name__)
+
+    def drop_probes(record: logging.LogRecord) -> bool:
+        return getattr(record, "path", "") != "/healthz"
+
+    log.addFilter(drop_probes)
+    client.get("/healthz")
+    client.get("/count")
+    log.removeFilter(drop_probes)
+
+    assert [json.loads(line)["path"] for line in printed()] == ["/count"]
+
+
+def test_line_with_another_formatter(printed: Printed) -> None:
+    client, (handler,) = started(printed), logging.getLogger().handlers
+    handler.setFormatter(logging.Formatter("%(status)s %(path)s %(process)d %(threadName)s"))
+
+    client.get("/count")
+
+    assert re.fullmatch(r"200 /count \d+ MainThread", printed()[0])
+
+
+def test_closed_standard_error(printed: Printed) -> None:
+    client, (handler,) = started(printed), logging.getLogger().handlers
+    stream = open(os.devnull, "w")  # noqa: SIM115
+    stream.close()
+    assert isinstance(handler, secure_logging.LineHandler)
+    handler.setStream(stream)
+
+    assert client.get("/count").status_code == 200
+
+
+def test_readable(printed: Printed) -> None:
     client = started(printed, APP_ENV="development")
 
     answer = client.get("/count?token=of-a-link")
@@ -102,7 +170,7 @@ def test_in_development_a_line_is_readable(printed: Printed) -> None:
     assert match[1] == answer.headers["X-Request-ID"]
 
 
-def test_all_that_is_logged_in_a_request_has_its_id(printed: Printed) -> None:
+def test_id_of_all_lines(printed: Printed) -> None:
     client = started(printed)
 
     first, second = client.get("/crash"), client.get("/crash")
@@ -112,7 +180,7 @@ def test_all_that_is_logged_in_a_request_has_its_id(printed: Printed) -> None:
     assert ids[0] != ids[2]
 
 
-def test_a_traceback_is_inside_its_line_in_production(printed: Printed) -> None:
+def test_traceback(printed: Printed) -> None:
     started(printed).get("/crash")
 
     failure, request = map(json.loads, printed())
@@ -121,9 +189,7 @@ def test_a_traceback_is_inside_its_line_in_production(printed: Printed) -> None:
     assert request["status"] == 500
 
 
-def test_a_failure_on_its_way_to_the_debugger_has_its_line(
-    printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_for_the_debugger(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_DEBUG", "1")
     client = started(printed, APP_ENV="development")
 
@@ -134,19 +200,36 @@ def test_a_failure_on_its_way_to_the_debugger_has_its_line(
     assert re.search(r"GET /crash 500 in \d+\.\d ms for 127\.0\.0\.1  \[[0-9a-f]{16}\]$", line)
 
 
-def test_a_path_has_the_prefix_that_the_app_is_mounted_under(printed: Printed) -> None:
+def test_websocket(printed: Printed) -> None:
+    """Flask-Sock under gunicorn hands the connection over with StopIteration: that is no failure."""
+
+    class Handover(Response):
+        def __call__(self, *_: object) -> NoReturn:
+            raise StopIteration
+
+    client = started(printed)
+    client.application.add_url_rule("/socket", view_func=Handover)
+
+    with pytest.raises(StopIteration):
+        client.get("/socket")
+
+    (line,) = map(json.loads, printed())
+    assert (line["status"], line["level"]) == (101, "INFO")
+
+
+def test_path_with_prefix(printed: Printed) -> None:
     started(printed).get("/count", environ_overrides={"SCRIPT_NAME": "/shop"})
 
     assert json.loads(printed()[0])["path"] == "/shop/count"
 
 
-def test_no_structured_field_shows_a_key(printed: Printed) -> None:
+def test_no_key_in_fields(printed: Printed) -> None:
     client = started(printed)
-    config, ring = client.application.config, live_ring(client.application).ring
+    config, keyring = client.application.config, get_watcher(client.application).keyring
     log = client.application.logger
 
     log.warning({"config": config["SECRET_KEY"]})
-    for field in (dict(config), [config["SECRET_KEY_FALLBACKS"]], ring, ring.keys[0]):
+    for field in (dict(config), [config["SECRET_KEY_FALLBACKS"]], keyring, keyring.keys[0]):
         log.warning("a field", extra={"field": field})
 
     lines = printed()
@@ -154,7 +237,7 @@ def test_no_structured_field_shows_a_key(printed: Printed) -> None:
     assert KEY not in "".join(lines)
 
 
-def test_an_id_of_the_client_is_not_believed(printed: Printed) -> None:
+def test_id_of_a_client(printed: Printed) -> None:
     answer = started(printed).get("/count", headers={"X-Request-ID": "given-by-client"})
 
     assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-ID"])
@@ -172,7 +255,7 @@ def test_an_id_of_the_client_is_not_believed(printed: Printed) -> None:
         ("12345678\x85", False),
     ],
 )
-def test_an_id_of_the_proxy_is_taken_over_where_it_is_one(given: str, taken: bool, printed: Printed) -> None:
+def test_id_of_a_proxy(given: str, taken: bool, printed: Printed) -> None:
     client = started(printed, TRUSTED_PROXIES="1")
 
     answer = client.get("/count", headers={"X-Request-ID": given})
@@ -182,18 +265,19 @@ def test_an_id_of_the_proxy_is_taken_over_where_it_is_one(given: str, taken: boo
 
 
 @pytest.mark.parametrize("environment", ["production", "development"])
-def test_nothing_a_client_sends_breaks_a_line(environment: str, printed: Printed) -> None:
+def test_line_breaks(environment: str, printed: Printed) -> None:
     client = started(printed, APP_ENV=environment, TRUSTED_PROXIES="1")
 
     for character in BREAKS:
         raw = character.encode().decode("latin-1")
         client.get(
-            "/count",
+            "/plain",
             environ_overrides={
                 "PATH_INFO": f"/a{raw}b",
                 "QUERY_STRING": f"c={raw}",
                 "REQUEST_METHOD": f"GE{raw}T",
                 "HTTP_X_FORWARDED_FOR": f"1.1.1.1{raw}2",
+                "HTTP_X_FORWARDED_PROTO": "https",
                 "HTTP_X_REQUEST_ID": f"12345678{raw}",
                 "HTTP_REFERER": raw,
                 "HTTP_USER_AGENT": raw,
@@ -206,18 +290,18 @@ def test_nothing_a_client_sends_breaks_a_line(environment: str, printed: Printed
 
 
 @pytest.mark.parametrize("environment", ["production", "development"])
-def test_at_the_start_one_line_tells_of_each_key_and_its_place(environment: str, printed: Printed) -> None:
-    older, upcoming = mint(1_700_000_000).text, mint(int(time.time()) + 1800).text
-    names = [judge(text, b"").fingerprint for text in (upcoming, KEY, older)]
+def test_start(environment: str, printed: Printed) -> None:
+    older, upcoming = generate_key(1_700_000_000).text, generate_key(int(time.time()) + 1800).text
+    names = [validate_key(text, b"").fingerprint for text in (upcoming, KEY, older)]
 
     start(APP_ENV=environment, SECRET_KEY=upcoming, SECRET_KEY_FALLBACKS=f"{KEY},{older}")
 
     (line,) = printed()
-    expected = f"Secret key: {names[0]} upcoming, {names[1]} signing, {names[2]} retired (from environment)"
+    expected = f"Secret key: {names[0]} upcoming, {names[1]} signing, {names[2]} retired (from the process environment)"
     assert expected in line
 
 
-def test_the_reloader_does_not_say_it_again(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_of_the_reloader(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
 
     start(APP_ENV="development")
@@ -225,16 +309,16 @@ def test_the_reloader_does_not_say_it_again(printed: Printed, monkeypatch: pytes
     assert printed() == []
 
 
-@pytest.mark.usefixtures("own_server")
-def test_what_the_first_process_of_a_server_has_said_the_others_do_not_say_again(printed: Printed) -> None:
-    handover.share()
+def test_start_of_a_worker(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The master has logged it for all workers."""
+    monkeypatch.setattr(inherited, "last_valid", (None, (KEY,)))
 
     start(TRUSTED_HOSTS="")
 
     assert printed() == []
 
 
-def test_the_line_of_the_development_server_is_not_said_twice_but_its_errors_are(printed: Printed) -> None:
+def test_development_server(printed: Printed) -> None:
     started(printed, APP_ENV="development")
     server = logging.getLogger("werkzeug")
 
@@ -245,7 +329,7 @@ def test_the_line_of_the_development_server_is_not_said_twice_but_its_errors_are
     assert [line.split()[1] for line in printed()] == ["ERROR", "WARNING"]
 
 
-def test_an_app_in_tests_leaves_the_logging_alone() -> None:
+def test_app_in_tests() -> None:
     before = logging.getLogger().handlers[:]
 
     make_app(APP_ENV="testing")

@@ -1,0 +1,670 @@
+"""The environment becomes settings; every problem is told at once, and the start stops."""
+
+import enum
+import os
+import subprocess
+import sys
+import traceback
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+import secure
+from flask import Flask
+from flask.cli import ScriptInfo
+from secure import inherited
+from secure.keys.key import generate_key
+from secure.keys.keyring import RETENTION
+from secure.settings import Settings, SettingsError, host_names
+
+KEY, OLDER = generate_key(1_700_000_000).text, generate_key(1_600_000_000).text
+DAY = 86400
+HINT = "\nhint: correct {} in the environment or in .env"
+
+
+def loaded(cls: type[Settings] = Settings, /, **environ: str) -> Any:
+    return cls.load({"SECRET_KEY": KEY, **environ}, Path.cwd())
+
+
+def problems(cls: type[Settings] = Settings, /, **environ: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        loaded(cls, **environ)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return list(caught.value.problems)
+
+
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("process", "dotenv", "expected"),
+    [
+        (None, None, "production"),
+        ("", None, "production"),
+        ("production", None, "production"),
+        ("development", None, "development"),
+        ("testing", None, "testing"),
+        (" development ", None, "development"),
+        (None, "development", "development"),
+        (None, "testing", "testing"),
+        (None, "", "production"),
+        ("testing", "development", "testing"),
+        ("production", "development", "production"),
+        ("", "development", "production"),
+        ("development", "production", "development"),
+        (None, "production", "production"),
+    ],
+)
+def test_environment(tmp_path: Path, process: str | None, dotenv: str | None, expected: str) -> None:
+    if dotenv is not None:
+        (tmp_path / ".env").write_text(f"APP_ENV={dotenv}\n")
+    settings = loaded() if process is None else loaded(APP_ENV=process)
+
+    assert settings.environment == expected
+    assert settings.production == (expected == "production")
+
+
+@pytest.mark.parametrize("word", ["prod", "Production", "dev", "DEVELOPMENT", "test", "staging", "1", "on"])
+def test_wrong_environment(tmp_path: Path, word: str) -> None:
+    expected = ["APP_ENV: must be one of production, development, testing" + HINT.format("APP_ENV")]
+
+    assert problems(APP_ENV=word) == expected
+    (tmp_path / ".env").write_text(f"APP_ENV={word}\n")
+    assert problems() == expected
+
+
+@pytest.mark.parametrize(
+    ("attribute", "default", "name", "value", "meaning"),
+    [
+        ("keyring_interval", 5, "SECRET_KEY_INTERVAL", "59m", 59 * 60),
+        ("session_store", "signed", "SESSION_STORE", "encrypted", "encrypted"),
+        ("session_idle_timeout", 7 * DAY, "SESSION_IDLE_TIMEOUT", "1d", DAY),
+        ("session_absolute_timeout", 30 * DAY, "SESSION_ABSOLUTE_TIMEOUT", "90d", 90 * DAY),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "1", True),
+        ("session_read_sha1", False, "SESSION_READ_SHA1", "0", False),
+        ("trusted_hosts", (), "TRUSTED_HOSTS", "a.example, .B.example,", ("a.example", ".b.example")),
+        ("trusted_proxies", 0, "TRUSTED_PROXIES", "2", 2),
+        ("max_content_length", 1 << 20, "MAX_CONTENT_LENGTH", "5000", 5000),
+        ("trusted_prefix", "", "TRUSTED_PREFIX", "/shop/v1.0", "/shop/v1.0"),
+        (
+            "form_action",
+            (),
+            "FORM_ACTION",
+            "https://a.example, https://b.example",
+            ("https://a.example", "https://b.example"),
+        ),
+        ("cross_origin_opener_policy", "same-origin", "CROSS_ORIGIN_OPENER_POLICY", "unsafe-none", "unsafe-none"),
+        ("hsts", "max-age=31536000", "HSTS", "max-age=1; preload", "max-age=1; preload"),
+        ("hsts", "max-age=31536000", "HSTS", "off", ""),
+    ],
+)
+def test_defaults(attribute: str, default: object, name: str, value: str, meaning: object) -> None:
+    assert getattr(loaded(), attribute) == default
+    assert getattr(loaded(**{name: ""}), attribute) == default
+    assert getattr(loaded(**{name: value}), attribute) == meaning
+
+
+def test_dotenv_and_process(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TRUSTED_PROXIES=1\nMAX_CONTENT_LENGTH=1\n")
+    settings = loaded(MAX_CONTENT_LENGTH="2")
+
+    assert (settings.trusted_proxies, settings.max_content_length) == (1, 2)
+    assert settings.dotenv == {"TRUSTED_PROXIES": "1", "MAX_CONTENT_LENGTH": "1"}
+    assert loaded(APP_ENV="production").dotenv is None
+    assert loaded(APP_ENV="production").trusted_proxies == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("example.org", ("example.org",)),
+        (" Example.ORG , .b.example ,", ("example.org", ".b.example")),
+        ("my_app", ("my_app",)),
+        ("localhost,127.0.0.1", ("localhost", "127.0.0.1")),
+        ("[::1],[2001:db8::1]", ("[::1]", "[2001:db8::1]")),
+        ("[::ffff:127.0.0.1]", ("[::ffff:127.0.0.1]",)),
+        ("bücher.example", ("xn--bcher-kva.example",)),
+        (".BÜCHER.example", (".xn--bcher-kva.example",)),
+        ("例え.テスト", ("xn--r8jz45g.xn--zckzah",)),
+        ("xn--strae-oqa.de", ("xn--strae-oqa.de",)),
+        (" , ", ()),
+    ],
+)
+def test_host_names(text: str, names: tuple[str, ...]) -> None:
+    assert host_names(text) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a.example, https://b.example", "'https://b.example' is a URL: write the host name alone"),
+        ("b.example/path", "'b.example/path' is a URL"),
+        ("b.example:8000", "'b.example:8000' has a port: write the host name without it"),
+        ("[::1]:8000", "'[::1]:8000' has a port"),
+        ("::1", "'::1' has a port: write the host name without it (IPv6 in brackets: [::1])"),
+        ("*.example.org", "'*.example.org' has a wildcard: write .example.org"),
+        ("*", "'*' has a wildcard"),
+        ("a b", "'a b' is not a host name, such as example.org or .example.org"),
+        ("a..b", "'a..b' is not a host name"),
+        ("..b", "'..b' is not a host name"),
+        (".", "'.' is not a host name"),
+        ("a;b", "'a;b' is not a host name"),
+        (f"{'a' * 64}.example", f"'{'a' * 64}.example' is not a host name"),
+        ("[1]", "'[1]' is not a host name"),
+        ("[x::1]", "'[x::1]' has a port"),
+        ("straße.de", "'straße.de' has a special character: write the name as your browser sends it (xn--...)"),
+    ],
+)
+def test_wrong_host_name(text: str, reason: str) -> None:
+    """The message names the one that is wrong, and why."""
+    (problem,) = problems(TRUSTED_HOSTS=text)
+
+    assert problem.startswith(f"TRUSTED_HOSTS: {reason}")
+
+
+def test_long_international_name() -> None:
+    (problem,) = problems(TRUSTED_HOSTS=f"{'ü' * 60}.example")
+    assert problem.startswith("TRUSTED_HOSTS: ")
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "1_000", "x", "1" * 13, "٣"])
+def test_wrong_number(text: str) -> None:
+    expected = "is not a whole number of zero or more"
+
+    assert problems(TRUSTED_PROXIES=text) == [f"TRUSTED_PROXIES: {expected}" + HINT.format("TRUSTED_PROXIES")]
+
+
+@pytest.mark.parametrize("text", ["/", "shop", "/shop/", "//shop", "/a b", "/shop?x", "https://x/shop"])
+def test_wrong_prefix(text: str) -> None:
+    (problem,) = problems(TRUSTED_PREFIX=text)
+
+    assert problem.startswith("TRUSTED_PREFIX: is not a path that begins with /")
+
+
+# Problems
+
+WRONG = {
+    "APP_ENV": "prod",
+    "SECRET_KEY": f"{OLDER[:-1]}x",
+    "SECRET_KEY_FALLBACKS": f"hunter2-hunter2,,{KEY}",
+    "SECRET_KEY_RETENTION": "hunter2",
+    "SECRET_KEY_INTERVAL": "hunter2",
+    "SESSION_STORE": "hunter2",
+    "SESSION_IDLE_TIMEOUT": "0d",
+    "SESSION_ABSOLUTE_TIMEOUT": "a hunter2",
+    "SESSION_READ_SHA1": "hunter2",
+    "MAX_CONTENT_LENGTH": "hunter2",
+    "TRUSTED_HOSTS": "https://x",
+    "TRUSTED_PROXIES": "hunter2",
+    "TRUSTED_PREFIX": "hunter2",
+    "CROSS_ORIGIN_OPENER_POLICY": "hunter2",
+}
+"""Every one of them is wrong."""
+
+
+def test_every_problem() -> None:
+    """All are told at once, each as `NAME: reason` and a hint, and none shows a value."""
+    told = problems(**WRONG)
+
+    assert {problem.split()[0].rstrip(":") for problem in told} == set(WRONG)
+    assert len(told) == len(WRONG) + 1
+    without_hint = [problem for problem in told if "\nhint: " not in problem and "SESSION_STORE" not in problem]
+    assert without_hint == []
+    with pytest.raises(SettingsError) as caught:
+        loaded(**WRONG)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert "hunter2" not in shown
+    assert KEY not in shown
+    assert OLDER[:-1] not in shown
+
+
+def test_unreadable_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+
+    (problem,) = problems()
+    assert problem.startswith(f"cannot read {tmp_path / '.env'}: not UTF-8 text")
+    assert "\nhint: save the file as UTF-8" in problem
+    assert loaded(APP_ENV="production").production
+
+
+def test_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SettingsError, match="working directory: it no longer exists"):
+        Settings.load({"SECRET_KEY": KEY})
+
+
+def test_idle_timeout_and_retention() -> None:
+    """A retired key verifies as long as a session lives."""
+    assert loaded(SESSION_IDLE_TIMEOUT="7d").keyring.retention == RETENTION == 7 * DAY
+    assert loaded(SESSION_IDLE_TIMEOUT="30d", SECRET_KEY_RETENTION="30d").session_idle_timeout == 30 * DAY
+    assert problems(SESSION_IDLE_TIMEOUT="8d") == [
+        "SECRET_KEY_RETENTION: is shorter than SESSION_IDLE_TIMEOUT\n"
+        "hint: set SECRET_KEY_RETENTION to at least SESSION_IDLE_TIMEOUT"
+    ]
+
+
+def test_interval() -> None:
+    """The file is looked at more often than a rotation takes."""
+    (problem,) = problems(SECRET_KEY_INTERVAL="1h")
+    assert problem.startswith("SECRET_KEY_INTERVAL: must be shorter than 1 h\nhint: ")
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes", "on"])
+def test_debug(value: str) -> None:
+    expected = ["FLASK_DEBUG: must be off in production\nhint: unset FLASK_DEBUG and run without --debug"]
+
+    assert problems(FLASK_DEBUG=value) == expected
+    assert loaded(FLASK_DEBUG=value, APP_ENV="development").environment == "development"
+    for off in ("", "0", "false", "No"):
+        assert loaded(FLASK_DEBUG=off).production
+    with click.Context(click.Command("run")) as command:
+        assert loaded().production
+        command.params["debugger"] = True
+        assert loaded(APP_ENV="testing").environment == "testing"
+        assert problems() == expected
+
+
+def test_foreign_dotenv(tmp_path: Path) -> None:
+    """It is told alone: it may be the cause of other problems."""
+    (tmp_path / ".env").write_text("TRUSTED_PROXIES=x\n")
+    with click.Context(click.Command("flask"), obj=ScriptInfo()), pytest.raises(SettingsError) as caught:
+        Settings.load({"SECRET_KEY": "short", "TRUSTED_PROXIES": "x"}, tmp_path / "project")
+
+    assert [problem.partition("\n")[0] for problem in caught.value.problems] == [
+        f"{tmp_path / '.env'}: Flask has read this .env of another folder"
+    ]
+
+
+# Warnings
+
+
+def test_notices() -> None:
+    (level, keys), (warning_level, hosts) = loaded().notices(1_800_000_000)
+
+    assert keys == f"Secret key: {loaded().keyring.keys[0].fingerprint} signing (from the process environment)"
+    assert hosts == "TRUSTED_HOSTS is not set: every host name is served"
+    assert (level, warning_level) == (20, 30)
+    assert len(loaded(TRUSTED_HOSTS="a.example").notices(0)) == 1
+    assert len(loaded(APP_ENV="testing").notices(0)) == 1
+
+
+def test_ignored_key(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"SECRET_KEY={OLDER}\nAPP_ENV=testing\n")
+    (warning,) = loaded().warnings
+
+    assert warning.startswith("SECRET_KEY: ignored in the process environment")
+    assert loaded(SECRET_KEY=OLDER).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TRUSTED_HOST", "TRUSTED_HOSTS"),
+        ("SESSION_IDLE_TIMOUT", "SESSION_IDLE_TIMEOUT"),
+        ("SECRET_KEY_FALLBACK", "SECRET_KEY_FALLBACKS"),
+        ("SECRET_KEY_RETENTON", "SECRET_KEY_RETENTION"),
+        ("PAGE_SIZES", "PAGE_SIZE"),
+        ("DATABASE_URL", ""),
+        ("SESSION_MANAGER", ""),
+        ("SECRET_KEY_BASE", ""),
+        ("PATHS", ""),
+        ("PAGE_SIZE", ""),
+    ],
+)
+def test_misspelt(tmp_path: Path, name: str, meant: str) -> None:
+    class Ours(Settings):
+        page_size: int = secure.setting(20)
+        path: str = secure.setting("")
+
+    expected = [f"{name}: unknown setting\nhint: did you mean {meant}?"] if meant else []
+
+    assert list(loaded(Ours, APP_ENV="testing", **{name: "1"}).warnings) == expected
+    (tmp_path / ".env").write_text(f"{name}=1\n")
+    assert list(loaded(Ours, APP_ENV="testing").warnings) == expected
+
+
+# A team's settings
+
+
+class Color(enum.Enum):
+    """An example."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+def even(text: str) -> int:
+    if int(text, 16) % 2:
+        raise ValueError("is odd")
+    return int(text, 16)
+
+
+class Team(Settings):
+    """A setting of each kind."""
+
+    database_url: str = secure.setting(secret=True)
+    page_size: int = secure.setting(20)
+    ratio: float = secure.setting(0.5)
+    banner: bool = secure.setting(False)
+    folder: Path = secure.setting(Path("files"))
+    color: Color = secure.setting(Color.RED)
+    names: tuple[str, ...] = secure.setting(())
+    numbers: tuple[int, ...] = secure.setting((1,))
+    limit: int | None = secure.setting(None)
+    even: int = secure.setting(2, parse=even)
+    sentry_dsn: str = secure.setting("", required_in_production=True)
+    mail: str = secure.setting("mailhog", name="SMTP_HOST")
+    tokens: tuple[str, ...] = secure.setting((), secret=True)
+    pin: int = secure.setting(1234, secret=True)
+
+
+SET = {"DATABASE_URL": "postgres://ann:hunter2@db/shop", "SENTRY_DSN": "x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "attribute", "value"),
+    [
+        ("DATABASE_URL", "hunter2", "database_url", "hunter2"),
+        ("PAGE_SIZE", "7", "page_size", 7),
+        ("RATIO", "1.5", "ratio", 1.5),
+        ("BANNER", "Yes", "banner", True),
+        ("BANNER", "off", "banner", False),
+        ("FOLDER", "/a/b", "folder", Path("/a/b")),
+        ("COLOR", "blue", "color", Color.BLUE),
+        ("NAMES", "a, b,,c ", "names", ("a", "b", "c")),
+        ("NUMBERS", "1,2", "numbers", (1, 2)),
+        ("LIMIT", "3", "limit", 3),
+        ("EVEN", "ff0", "even", 0xFF0),
+        ("SMTP_HOST", "smtp", "mail", "smtp"),
+        ("TOKENS", "hunter2,hunter3", "tokens", ("hunter2", "hunter3")),
+        ("PIN", "99", "pin", 99),
+        ("PAGE_SIZE", "", "page_size", 20),
+        ("LIMIT", "", "limit", None),
+        ("TOKENS", "", "tokens", ()),
+    ],
+)
+def test_kinds(name: str, text: str, attribute: str, value: object) -> None:
+    settings = loaded(Team, **{**SET, name: text})
+
+    assert getattr(settings, attribute) == value
+    assert settings.flask_config()[name] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("PAGE_SIZE", "x", "is not a whole number, such as 20"),
+        ("RATIO", "x", "is not a number, such as 1.5"),
+        ("BANNER", "x", "must be one of 1, true, yes, on, 0, false, no, off"),
+        ("COLOR", "green", "must be one of red, blue"),
+        ("NUMBERS", "1,x", "is not a whole number, such as 20"),
+        ("LIMIT", "x", "is not a whole number, such as 20"),
+        ("EVEN", "1", "is odd"),
+        ("PIN", "hunter2", "is not valid"),
+    ],
+)
+def test_wrong_kinds(name: str, text: str, reason: str) -> None:
+    assert problems(Team, **{**SET, name: text}) == [f"{name}: {reason}" + HINT.format(name)]
+
+
+def test_missing() -> None:
+    """A required setting, and one that is required in production only, are told with the other problems."""
+    told = problems(Team, PAGE_SIZE="x")
+
+    assert [problem.partition("\n")[0] for problem in told] == [
+        "DATABASE_URL: missing",
+        "PAGE_SIZE: is not a whole number, such as 20",
+        "SENTRY_DSN: missing in production",
+    ]
+    assert told[0].endswith("\nhint: set DATABASE_URL in the environment or in .env")
+    assert loaded(Team, APP_ENV="development", DATABASE_URL="x").sentry_dsn == ""
+    assert len(problems(Team, APP_ENV="development")) == 1
+
+
+def test_masked() -> None:
+    settings = loaded(Team, **SET, TOKENS="hunter2,hunter3", PIN="987654", SECRET_KEY_FALLBACKS=OLDER)
+    app = Flask("app")
+    app.config.from_mapping(settings.flask_config())
+
+    for shown in (repr(settings), str(settings), repr(app.config)):
+        assert "hunter" not in shown
+        assert KEY not in shown
+        assert OLDER not in shown
+    assert "987654" not in repr(settings)
+    assert "page_size=20" in repr(settings), "a control"
+    assert f"{app.config['DATABASE_URL']}" == SET["DATABASE_URL"]
+    assert repr(settings.database_url) == "'***'"
+    assert settings.tokens == ("hunter2", "hunter3")
+
+
+def test_masked_default() -> None:
+    class Ours(Settings):
+        token: str = secure.setting("hunter2", secret=True)
+
+    assert repr(loaded(Ours).token) == "'***'"
+    assert loaded(Ours).token == "hunter2"
+
+
+def test_session_store_password() -> None:
+    pytest.importorskip("redis")
+    environ = {"SECRET_KEY": KEY, "SESSION_STORE": "redis://:hunter2@127.0.0.1:1"}
+    (problem,) = problems(**environ)
+    assert "hunter2" not in problem
+    assert "does not answer" in problem
+
+
+def test_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        loaded(Team, **SET).page_size = 1
+
+
+def test_inheritance() -> None:
+    class Base(Settings):
+        a: int = secure.setting(1)
+
+    class Mixin(Settings):
+        c: bool = secure.setting(False)
+
+    class Ours(Base, Mixin):
+        b: int = secure.setting(2)
+        a: str = secure.setting("3")  # type: ignore[assignment]
+
+    settings = loaded(Ours, B="5")
+    assert (settings.a, settings.b, loaded(Ours, A="4").a, loaded(Base, A="4").a) == ("3", 5, "4", 4)
+    assert loaded(Ours, C="1").c is True
+    assert settings.flask_config()["B"] == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("x: list[str] = secure.setting(())", "x: list[str] needs setting(parse=...)"),
+        ("x: dict = secure.setting(None)", "needs setting(parse=...)"),
+        ("x: tuple[str, int] = secure.setting(())", "needs setting(parse=...)"),
+        ("x: int | str = secure.setting(1)", "needs setting(parse=...)"),
+        ("x: int | str | None = secure.setting(1)", "needs setting(parse=...)"),
+        ("x: 'Unknown' = secure.setting(1)", "x: Unknown needs setting(parse=...)"),
+        ("x: str", "x: declare it with setting()"),
+        ("x: str = 'y'", "x: declare it with setting()"),
+        ("x = secure.setting(1)", "'x' is a field but has no type annotation"),
+    ],
+)
+def test_unsupported(line: str, error: str) -> None:
+    """A mistake in a declaration is an error when the class is created."""
+    with pytest.raises(TypeError) as caught:
+        exec(f"class Ours(secure.Settings):\n    {line}", {"secure": secure, "__name__": __name__})  # noqa: S102
+    assert error in str(caught.value)
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team's config.py, with annotations as strings and names of its own."""
+    source = future + (
+        "from typing import Literal\n"
+        "import secure\n"
+        "class Level(int): pass\n"
+        "if False: from somewhere import Address\n"
+        "class Settings(secure.Settings):\n"
+        "    size: 'int' = secure.setting(20)\n"
+        "    names: tuple[str, ...] = secure.setting(())\n"
+        "    mode: Literal['a', 'b'] = secure.setting('a')\n"
+        "    level: Level = secure.setting(Level(1), parse=Level)\n"
+        "    limit: int | None = secure.setting(None)\n"
+        "    address: 'Address' = secure.setting('', parse=str.upper)\n"
+    )
+    module = ModuleType("team_config")
+    monkeypatch.setitem(sys.modules, "team_config", module)
+    exec(compile(source, "config.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    settings = loaded(module.Settings, SIZE="3", NAMES="a,b", MODE="b", LEVEL="2", LIMIT="4", ADDRESS="x")
+    assert settings.address == "X"
+
+    assert (settings.size, settings.names, settings.mode, settings.limit) == (3, ("a", "b"), "b", 4)
+    assert type(settings.level).__name__ == "Level"
+    assert problems(module.Settings, MODE="c") == ["MODE: must be one of a, b" + HINT.format("MODE")]
+
+
+TYPED = """
+import secure
+
+class Settings(secure.Settings):
+    database_url: str = secure.setting(secret=True)
+    page_size: int = secure.setting(20)
+    limit: int | None = secure.setting(None)
+    level: float = secure.setting(parse=float)
+    dsn: str = secure.setting("", required_in_production=True)
+
+settings = Settings.load()
+reveal_type(settings)
+reveal_type(settings.database_url)
+reveal_type(settings.page_size)
+reveal_type(settings.limit)
+reveal_type(settings.environment)
+settings.page_size = 3
+settings.nothing
+
+class Wrong(secure.Settings):
+    page_size: int = secure.setting("20")
+    level: int = secure.setting(1, parse=str)
+    dsn: str = secure.setting(required_in_production=True)
+"""
+
+
+def test_types(tmp_path: Path) -> None:
+    """A type checker knows each setting, and finds a wrong default."""
+    pytest.importorskip("mypy")
+    (tmp_path / "config.py").write_text(TYPED)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "config.py"],
+        env={**os.environ, "MYPYPATH": str(Path(secure.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("config.py")]
+    number = TYPED.splitlines().index("reveal_type(settings)") + 1
+
+    assert [line.split('"')[1] for line in lines if "Revealed type" in line] == [
+        "config.Settings",
+        "str",
+        "int",
+        "int | None",
+        "Literal['production'] | Literal['development'] | Literal['testing']",
+    ]
+    assert [int(line.split(":")[1]) - number for line in lines if ": error:" in line] == [5, 6, 9, 10, 11], lines
+
+
+# What a gunicorn master hands to its workers
+
+
+def test_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker starts with the `.env` and the keyring that its master validated last, whatever the files say now."""
+    dotenv = f"SECRET_KEY={KEY}\nSECRET_KEY_FALLBACKS={OLDER}\nTRUSTED_PROXIES=1\n"
+    path = tmp_path / ".env"
+    path.write_text(dotenv)
+    master = Settings.load({}, tmp_path)
+    monkeypatch.setattr(inherited, "last_valid", (master.dotenv, tuple(key.text for key in master.keyring.keys)))
+    monkeypatch.setenv("MAX_CONTENT_LENGTH", "7")
+    for text in ("SECRET_KEY=changeme\nTRUSTED_PROXIES=x\n", ""):
+        path.write_text(text)
+        worker = Settings.load(root=tmp_path)
+        assert worker.keyring == master.keyring
+        assert (worker.trusted_proxies, worker.max_content_length) == (1, 7)
+        assert repr(worker.keyring_source) == str(path)
+        assert worker.keyring_identity == (), "its watcher reads the file at the first look"
+
+    path.write_text(f"SECRET_KEY={KEY}\n")
+    assert Settings.load({}, tmp_path).trusted_proxies == 0, "the master itself"
+    monkeypatch.setattr(inherited, "last_valid", None)
+    assert Settings.load(root=tmp_path).trusted_proxies == 0, "a process without a master"
+
+
+def test_inherited_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setattr(inherited, "last_valid", (None, (KEY, OLDER)))
+    worker = Settings.load(root=tmp_path)
+
+    assert [key.text for key in worker.keyring.keys] == [KEY, OLDER]
+    assert [key.activation for key in worker.keyring.keys] == [1_700_000_000, 1_600_000_000]
+    assert repr(worker.keyring_source) == "the process environment"
+
+
+@pytest.mark.parametrize("in_dotenv", [True, False])
+def test_store_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_dotenv: bool) -> None:
+    """A worker starts also while the session store is away; a master at a reload, if the store is the same."""
+    pytest.importorskip("redis")
+    store, other = "redis://127.0.0.1:1", "redis://127.0.0.1:2"
+
+    def load(address: str, environ: dict[str, str] | None = None) -> str:
+        place = {"SECRET_KEY": KEY, "SESSION_STORE": address}
+        if in_dotenv:
+            (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in place.items()))
+            return str(Settings.load({}, tmp_path).session_store)
+        return str(Settings.load({"APP_ENV": "testing", **place}, tmp_path).session_store)
+
+    with pytest.raises(SettingsError, match="does not answer"):
+        load(store)
+    monkeypatch.setenv("APP_ENV", "testing")
+    dotenv = {"SECRET_KEY": KEY, "SESSION_STORE": store} if in_dotenv else {}
+    monkeypatch.setattr(inherited, "last_valid", (dotenv, (KEY,)))
+    if not in_dotenv:
+        monkeypatch.setenv("SECRET_KEY", KEY)
+        monkeypatch.setenv("SESSION_STORE", store)
+    assert Settings.load(root=tmp_path).session_store == store
+    assert load(store) == store
+    if in_dotenv:
+        with pytest.raises(SettingsError, match="does not answer"):
+            load(other)
+
+
+def test_process_untouched(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("APP_ENV=development\nOTHER=1\n")
+    before = dict(os.environ)
+    loaded()
+
+    assert dict(os.environ) == before
+
+
+def test_flask_config() -> None:
+    development, production = (
+        loaded(APP_ENV="development", TRUSTED_PREFIX="/shop").flask_config(),
+        loaded(MAX_CONTENT_LENGTH="9").flask_config(),
+    )
+
+    assert (development["TRUSTED_PREFIX"], production["TRUSTED_PREFIX"]) == ("/shop", "")
+    assert (development["SESSION_COOKIE_SECURE"], production["SESSION_COOKIE_SECURE"]) == (False, True)
+    assert (development["PREFERRED_URL_SCHEME"], production["PREFERRED_URL_SCHEME"]) == ("http", "https")
+    assert (development["APP_ENV"], production["APP_ENV"]) == ("development", "production")
+    assert [loaded(APP_ENV=name).flask_config()["TESTING"] for name in ("testing", "production")] == [True, False]
+    for values in (development, production):
+        assert values["SESSION_COOKIE_HTTPONLY"] is True
+        assert values["SESSION_COOKIE_SAMESITE"] == "Lax"
+        assert values["TRUSTED_HOSTS"] is values["WTF_CSRF_TIME_LIMIT"] is None
+        assert values["MAX_FORM_PARTS"] == 200
+        assert values["PERMANENT_SESSION_LIFETIME"] == values["SESSION_IDLE_TIMEOUT"] == 7 * DAY
+    assert production["MAX_FORM_MEMORY_SIZE"] == production["MAX_CONTENT_LENGTH"] == 9
+    assert production["SESSION_STORE"] == "signed"

@@ -1,0 +1,105 @@
+"""Error pages for people, problem details (RFC 9457) for programs; both say what to do and hide the cause."""
+
+import logging
+from http import HTTPStatus
+
+from flask import Blueprint, Flask, current_app, json, render_template, request
+from flask_wtf.csrf import CSRFError
+from jinja2 import TemplateNotFound
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from .logging import printable, request_id, warn_once_a_minute
+
+ADVICE = {
+    400: "The server did not understand the request. Go back, reload the page and try again.",
+    401: "Sign in to see this page.",
+    403: "You do not have access to this page.",
+    404: "There is no page at this address. Check the spelling, or start from the home page.",
+    405: "This page does not accept this kind of request.",
+    413: "The file or form is too large.",
+    429: "You sent too many requests. Wait a moment and try again.",
+    500: "Something went wrong on the server. Try again in a moment.",
+    503: "The site cannot answer right now. Try again in a moment.",
+}
+FORM_EXPIRED = (
+    "The security token (CSRF) of this form is missing or has expired. Go back, reload the page and try again."
+)
+FORM_ELSEWHERE = "This form was not sent from a page of this site (CSRF protection). Open the form here and try again."
+NEEDS_HTTPS = "Forms on this site work over HTTPS only. Open the site with https:// in its address."
+TOKEN_NEEDED = "Send the CSRF token in the form field csrf_token or in the header X-CSRFToken."  # noqa: S105
+PROBLEM = "application/problem+json"
+_PROGRAM = ("application/json", PROBLEM)
+_BUILT_IN = Markup(
+    '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{name}</title>\n'
+    "<h1>{name}</h1>\n<p>{advice}</p>\n<p>Request ID: <code>{request_id}</code></p>\n</html>\n"
+)
+_log = logging.getLogger(__name__)
+
+
+def init_app(app: Flask) -> None:
+    """Answer every HTTP error of `app` with a page, or with JSON if the client prefers it."""
+    app.register_error_handler(HTTPException, _negotiated)
+
+
+def json_errors(blueprint: Blueprint) -> None:
+    """Answer every HTTP error in a view of `blueprint` with JSON; call it before the blueprint is registered."""
+    blueprint.register_error_handler(HTTPException, _problem)
+
+
+def _negotiated(error: HTTPException) -> Response:
+    response = _answer(error, request.accept_mimetypes.best_match(("text/html", *_PROGRAM)) in _PROGRAM)
+    if error.response is None:
+        response.vary.add("Accept")
+    return response
+
+
+def _problem(error: HTTPException) -> Response:
+    return _answer(error, as_json=True)
+
+
+def _answer(error: HTTPException, as_json: bool) -> Response:
+    response = error.get_response()
+    # A redirect, or an exception that carries its own response, is an answer already.
+    if error.response is not None or response.status_code < HTTPStatus.BAD_REQUEST:
+        return response
+    advice = _advice(error, as_json)
+    if as_json:
+        details = {"type": "about:blank", "title": error.name, "status": error.code, "detail": advice}
+        response.data, response.content_type = json.dumps({**details, "request_id": request_id()}), PROBLEM
+    else:
+        response.data, response.content_type = _page(error, advice), "text/html; charset=utf-8"
+    return response
+
+
+def _page(error: HTTPException, advice: str) -> str:
+    """Return the team's page; a plain one if the team has none, or if it fails, as the app may just have done."""
+    try:
+        return render_template("error.html", error=error, advice=advice, request_id=request_id())
+    except Exception as failure:
+        if not (isinstance(failure, TemplateNotFound) and failure.name == "error.html"):
+            _log.exception("cannot render error.html")
+        return _BUILT_IN.format(name=error.name, advice=advice, request_id=request_id())
+
+
+def _advice(error: HTTPException, as_json: bool) -> str:
+    if isinstance(error, CSRFError):
+        return _csrf_advice(str(error.description), as_json)
+    description = vars(error).get("description")  # set by abort(404, "…"), not the class's default
+    return str(description or ADVICE.get(error.code or 0, "Go back and try again."))
+
+
+def _csrf_advice(reason: str, as_json: bool) -> str:
+    elsewhere = "referrer" in reason
+    if elsewhere:
+        seen = f"host {printable(request.host)}, referrer {printable(str(request.referrer)[:100])}"
+        hint = "if the form is yours, have the proxy send the browser's Host header; the setting is WTF_CSRF_SSL_STRICT"
+        warn_once_a_minute("form refused", f"{reason} ({seen})", hint)
+    else:
+        _log.warning("form refused: %s", reason)
+    if current_app.config["SESSION_COOKIE_SECURE"] and not request.is_secure:
+        return NEEDS_HTTPS
+    if as_json:
+        return f"CSRF check failed. {reason} {'' if elsewhere else TOKEN_NEEDED}".rstrip()
+    return FORM_ELSEWHERE if elsewhere else FORM_EXPIRED

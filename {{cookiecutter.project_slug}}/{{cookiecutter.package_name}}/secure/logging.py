@@ -1,0 +1,289 @@
+"""The log: one line for each request, with its ID; readable in development, JSON in production. It shows no key.
+
+Every handler's formatter is wrapped in one that shows a key's fingerprint instead of the key. A handler that is added
+after `init_app` is not wrapped: configure logging first.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import quote, quote_plus
+from weakref import ref
+
+from flask import Flask, has_request_context, request
+from werkzeug.serving import is_running_from_reloader
+
+from . import inherited
+from .keys.key import Key
+from .keys.key_format import KEY_PATTERN
+from .keys.text import message
+from .keys.watcher import KeyringWatcher
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+REQUEST_ID = "X-Request-ID"
+_ID = "secure.request_id"
+"""The ID of a request, in its WSGI environment."""
+_VALID_ID = re.compile(r"[\w.-]{8,64}", re.ASCII)
+_PRINTABLE = re.compile("[!-~]*")
+_READABLE = "%(asctime)s %(levelname)-7s %(message)s  [%(request_id)s]"
+_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+_MINUTE = 60.0
+_SWITCHED = 101
+_log = logging.getLogger(__name__)
+_encode = json.JSONEncoder(default=str).encode
+_warned: dict[str, float] = {}
+"""When this process last warned of each cause, by the monotonic clock."""
+SERVERS = ("werkzeug", "gunicorn.error", "gunicorn.access")
+"""Loggers of the servers, which may have handlers of their own."""
+
+_watchers: list[ref[KeyringWatcher]] = []
+"""Of every app in this process: they share the handlers."""
+
+
+def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
+    """Log each request of `app`, and now what its settings report.
+
+    Behind a trusted proxy, the proxy's X-Request-ID is the request's ID.
+    """
+    behind_proxy = settings.trusted_proxies > 0
+
+    def layer(wsgi_app: "WSGIApplication") -> "WSGIApplication":
+        # Around all of Flask, so that every failure has an ID and a line.
+        def logged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            given = environ.get("HTTP_X_REQUEST_ID", "") if behind_proxy else ""
+            environ[_ID] = given if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
+            began = time.perf_counter()
+
+            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+                _log_request(environ, int(status[:3]), began)
+                return start_response(status, [*headers, (REQUEST_ID, environ[_ID])], exc_info)
+
+            try:
+                return wsgi_app(environ, start)
+            except StopIteration:  # a websocket took over the connection from gunicorn
+                _log_request(environ, _SWITCHED, began)
+                raise
+            except Exception:  # on its way to the debugger
+                _log_request(environ, 500, began)
+                raise
+
+        return logged
+
+    add_layer(app, layer)
+    if not app.testing:
+        _configure(settings.production)
+    redact(app, watcher)
+    watcher.current()  # if the key file is invalid by now, the log says so first
+    if not (is_running_from_reloader() or inherited.last_valid):  # the parent process has logged them
+        for level, line in settings.notices(watcher.now):
+            _log.log(level, line)
+
+
+def request_id() -> str:
+    """Return the ID of the current request."""
+    given: str = request.environ.get(_ID, "-")
+    return given
+
+
+def warn_once_a_minute(cause: str, reason: str, hint: str) -> None:
+    """Log a warning about `cause`, unless this process did in the last minute: clients can trigger it at will."""
+    now = time.monotonic()
+    if now - _warned.get(cause, -_MINUTE) >= _MINUTE:
+        _warned[cause] = now
+        _log.warning("%s", message(cause, reason, hint))
+
+
+def printable(text: str) -> str:
+    """Return `text`, sent by a client, without spaces and line breaks."""
+    return text if _PRINTABLE.fullmatch(text) else quote(text.encode("latin-1", "replace"))
+
+
+def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
+    if not _log.isEnabledFor(logging.INFO):  # a team may turn these lines off
+        return
+    method = printable(environ["REQUEST_METHOD"])
+    # Without the query string, which may contain a token.
+    path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    client = printable(environ.get("REMOTE_ADDR") or "-")
+    milliseconds = round((time.perf_counter() - began) * 1000, 1)
+    text = f"{method} {path} {status} in {milliseconds} ms for {client}"
+    fields = {
+        "request_id": environ[_ID],
+        "method": method,
+        "path": path,
+        "status": status,
+        "milliseconds": milliseconds,
+        "client": client,
+    }
+    handler = _line_handler()
+    if handler:
+        handler.write(_json(time.time(), "INFO", _log.name, text, fields))
+    else:
+        _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None, extra=fields))
+
+
+def _line_handler() -> "LineHandler | None":
+    """Return our handler if it writes JSON and nothing else listens to `_log`: it takes a line without a record.
+
+    A record and its way through `logging` cost three times as much as the rest of a line.
+    """
+    logger = _log
+    while logger.propagate and logger.parent and not logger.handlers and not logger.filters:
+        logger = logger.parent
+    handler = logger.handlers[0] if len(logger.handlers) == 1 else None
+    if not isinstance(handler, LineHandler) or handler.level or len(handler.filters) > 1:
+        return None
+    formatter = handler.formatter
+    is_json = isinstance(formatter, RedactingFormatter) and isinstance(formatter.inner, JsonFormatter)
+    return handler if is_json else None
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error."""
+
+    def write(self, line: str) -> None:
+        """Write a line without keys, as `emit` does."""
+        text = without_keys(line) + self.terminator
+        with suppress(OSError, ValueError), self.lock or nullcontext():  # a closed standard error fails no request
+            self.stream.write(text)
+            self.stream.flush()
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object, with its extra fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_text or self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack_info"] = record.stack_info
+        return _json(record.created, record.levelname, record.name, record.getMessage(), fields)
+
+
+def _json(at: float, level: str, logger: str, text: str, fields: dict[str, Any]) -> str:
+    time = f"{_second(int(at))}.{int(at % 1 * 1000):03}Z"
+    return _encode({"time": time, "level": level, "logger": logger, "message": text, **fields})
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _configure(production: bool) -> None:
+    """Log to standard error, unless the root logger is configured already."""
+    handler = LineHandler()
+    handler.addFilter(_add_request_id)
+    handler.setFormatter(JsonFormatter() if production else logging.Formatter(_READABLE, "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("werkzeug").addFilter(_is_no_access_line)
+    logging.getLogger("flask_wtf.csrf").setLevel(logging.WARNING)  # errors.py logs each refusal
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "request_id"):
+        record.request_id = request_id() if has_request_context() else "-"
+    return True
+
+
+def _is_no_access_line(record: logging.LogRecord) -> bool:
+    """Drop the development server's line for a request: the app logs its own."""
+    return record.levelno > logging.INFO or " - - [" not in str(record.msg)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats with `inner`, then replaces the keys in the text."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of `record` without keys.
+
+        An error of `inner` is part of the text: `logging` would print the record's arguments, keys included.
+        """
+        try:
+            text = self.inner.format(record)
+        except Exception as error:
+            place = f"{record.name}, {record.filename}:{record.lineno}"
+            reason = f"cannot format a log record ({place}): {type(error).__name__}"
+            fields = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
+            request_id = getattr(record, "request_id", "-")
+            text = self.inner.format(logging.makeLogRecord({**fields, "msg": reason, "request_id": request_id}))
+        return without_keys(text)
+
+
+def redact(app: Flask, watcher: KeyringWatcher) -> None:
+    """Keep the keys of `watcher` out of what all handlers of the app and of the servers write."""
+    _watchers[:] = [other for other in _watchers if other() is not None] + [ref(watcher)]
+    for logger in (logging.getLogger(), app.logger, *map(logging.getLogger, SERVERS)):
+        for handler in logger.handlers:
+            if not isinstance(handler.formatter, RedactingFormatter):
+                handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
+
+
+def without_keys(text: str) -> str:
+    """Return `text` without the keys of any app in this process."""
+    for reference in _watchers:
+        watcher = reference()
+        if watcher:
+            text = redacted(text, watcher.keyring.keys)
+    return text
+
+
+def redacted(text: str, keys: Iterable[Key]) -> str:
+    """Return `text` with the fingerprint of each key of `keys`, and of anything that looks like a generated key."""
+    for key in keys:
+        for form in _forms(key.text):
+            if form in text:
+                text = text.replace(form, _shown(key))
+    return KEY_PATTERN.sub(lambda match: _shown(Key(match[0])), text) if "fsk_" in text else text
+
+
+@lru_cache(maxsize=64)
+def _forms(text: str) -> tuple[str, ...]:
+    """Return how a key may be written in a log: as it is, in a repr, in JSON, in a URL; for most keys, all are one."""
+    forms = {text, repr(text)[1:-1], repr(text.encode())[2:-1], json.dumps(text)[1:-1]}
+    forms |= {quote(text), quote(text, safe=""), quote_plus(text)}
+    forms |= {json.dumps(form)[1:-1] for form in forms}  # the log in production is JSON
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _shown(key: Key) -> str:
+    return f"[key {key.fingerprint}]"
+
+
+def add_layer(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
+    """Replace `app.wsgi_app` by `layer(app.wsgi_app)` so that `app` is still freed with its last reference.
+
+    `app.wsgi_app` is a method of `app`; kept in an attribute of `app`, it would make a reference cycle.
+    """
+    inner: Any = app.wsgi_app
+    if getattr(inner, "__self__", None) is app:
+        inner = _weakly_bound(app, inner.__func__)
+    app.wsgi_app = layer(inner)  # type: ignore[method-assign, assignment]
+
+
+def _weakly_bound(app: Flask, method: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
+    weak = ref(app)
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        alive = weak()
+        if alive is None:
+            raise RuntimeError("the app was freed: keep a reference to the app, not only to app.wsgi_app")
+        return method(alive, environ, start_response)
+
+    return call

@@ -1,0 +1,174 @@
+"""What gunicorn.conf.py needs: a master that validates the settings, keeps the last valid ones, and forks.
+
+The master validates before it forks: gunicorn starts a worker that refuses to start again and again. It refreshes
+its settings at each HUP, before each fork, and when the key file has changed. While `.env` or the key file is
+invalid, workers start with the last valid settings, so a bad file ends no server. A revoked key comes back in one
+case: the file turns invalid within SECRET_KEY_INTERVAL of the revocation, before the master has seen it, and a
+worker starts then. It signs until the file is valid again.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from gunicorn.glogging import Logger
+from gunicorn.util import set_owner_process
+
+from . import inherited
+from .keys.files import is_absent
+from .keys.sources import identity
+from .keys.text import message
+from .settings import Settings, SettingsError
+
+EXTENSION = "secret_key"
+"""The name of the keyring's watcher in `app.extensions`."""
+
+_PROJECT = __name__.split(".")[0]
+
+
+class Master:
+    """The hooks of a gunicorn master, for the settings of a `cls`. Ends the start if they are invalid."""
+
+    def __init__(self, cls: type[Settings]) -> None:
+        self._class = cls
+        self._problem = ""
+        self._seen: object = None
+        try:
+            self.settings = self._refreshed()
+        except SettingsError as error:
+            self._problem = error.message
+            self.settings = self._last_valid(error)
+        self.logger_class = JsonLogger if self.settings.production else Logger
+        _forget_project()
+
+    def on_starting(self, server: Any) -> None:
+        """Refuse to start if the workers' user cannot read the key file."""
+        path = self.settings.keyring_source.path
+        if path and not _can_read(server.cfg, path):
+            if server.pidfile:
+                server.pidfile.unlink()
+            hint = f"give it read access, for example: chgrp GROUP {path} && chmod 640 {path}"
+            sys.exit(message(path, f"user {server.cfg.uid} of the workers cannot read the file", hint))
+
+    def pre_fork(self, server: Any, worker: Any) -> None:
+        """Refresh what the new worker inherits; keep the last valid settings otherwise."""
+        self._refresh(server)
+
+    def post_fork(self, server: Any, worker: Any) -> None:
+        """Leave the timer to the master."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def on_ready(self, server: Any) -> None:
+        """Follow the key file, and log once for the whole server what an app alone logs at its start."""
+        signal.signal(signal.SIGALRM, lambda *_: self._follow(server))
+        signal.setitimer(signal.ITIMER_REAL, *[self.settings.keyring_interval] * 2)
+        for level, line in self.settings.notices(time.time()):
+            server.log.log(level, "%s", line)
+        if self._problem:
+            server.log.error("Keeping the last valid settings: %s", self._problem)
+
+    def _follow(self, server: Any) -> None:
+        """Refresh what workers inherit if the key file has changed: one `stat` per interval."""
+        found = identity(self.settings.keyring_source)
+        if found != self._seen:
+            self._seen = found
+            self._refresh(server)
+
+    def _refresh(self, server: Any) -> None:
+        before = inherited.last_valid
+        try:
+            settings = self._refreshed()
+            self._problem = ""
+            if before != inherited.last_valid:
+                server.log.info("Workers start with the keyring: %s", settings.keyring.summary(time.time()))
+        except SettingsError as error:
+            if error.message != self._problem:
+                self._problem = error.message
+                server.log.error("Keeping the last valid settings: %s", error.message)
+        preloaded = getattr(server.app, "callable", None)
+        watcher = getattr(preloaded, "extensions", {}).get(EXTENSION)
+        if watcher:  # workers get it by fork, instead of creating an app of their own
+            watcher.refresh()
+
+    def _refreshed(self) -> Settings:
+        """Read the settings again, for the workers to inherit. Raises SettingsError."""
+        settings = self._class.load(os.environ)
+        if not settings.dotenv and inherited.last_valid and inherited.last_valid[0]:
+            hint = "restart the server if that is intended"
+            raise SettingsError([message(".env", "missing or empty", hint)])
+        inherited.last_valid = (settings.dotenv, tuple(key.text for key in settings.keyring.keys))
+        return settings
+
+    def _last_valid(self, error: SettingsError) -> Settings:
+        try:
+            if inherited.last_valid:
+                return self._class.load()
+        except SettingsError:
+            pass  # the new code needs what the last valid settings lack
+        sys.exit(error.message)
+
+
+class JsonLogger(Logger):
+    """gunicorn's logger; it writes a JSON object per line, as the app does."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set the handlers up as gunicorn does, then their format."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(_JsonLines())
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"level": record.levelname, "logger": record.name, "message": super().format(record)}
+        return json.dumps({**fields, "time": datetime.fromtimestamp(record.created, UTC).isoformat()})
+
+
+def number(name: str, default: int) -> int:
+    """Return a whole number above zero from the environment, or end the start."""
+    text = os.environ.get(name) or str(default)
+    if text.isdecimal() and int(text):
+        return int(text)
+    return sys.exit(message(name, f"must be a whole number above zero, such as {default}"))
+
+
+def bind() -> str:
+    """Return where to listen: with PORT, on that port of every IPv4 and IPv6 address; else on 127.0.0.1:8000."""
+    port = os.environ.get("PORT")
+    if not port:
+        return "127.0.0.1:8000"
+    return f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
+
+
+def worker_tmp_dir() -> str | None:
+    """Return a folder in memory for the workers' sign of life: a disk may be read-only or slow."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+
+def _forget_project() -> None:
+    """Forget the project's modules, so that workers import the code that is there after a reload."""
+    for name in list(sys.modules):
+        if name.split(".")[0] == _PROJECT and name != inherited.__name__:
+            del sys.modules[name]
+
+
+def _can_read(cfg: Any, path: str) -> bool:
+    """Whether a process with the user and group of a worker can read a file."""
+    if (cfg.uid, cfg.gid) == (os.geteuid(), os.getegid()) or is_absent(path):
+        return True
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            set_owner_process(cfg.uid, cfg.gid, initgroups=cfg.initgroups)
+            os.close(os.open(path, os.O_RDONLY))
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,63 @@
+"""The platforms: a small Debian, of which containers and a machine with systemd are made."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine import Engine
+from once import once
+
+PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "procps",
+    "python-is-python3",
+    "python3-pip",
+    "python3-venv",
+    "redis-server",
+    "systemd-sysv",
+)
+PROGRAMS = ("mmdebstrap", "podman", "runc", "systemd-nspawn")
+
+
+def bootstrap(folder: Path) -> None:
+    """Install a small Debian system in a folder."""
+    left_out = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
+    options = ("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", *left_out)
+    subprocess.run(["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", "bookworm", str(folder)], check=True)
+    # so that it can reach what this machine reaches
+    certificates = Path("etc/ssl/certs/ca-certificates.crt")
+    shutil.copy("/" / certificates, folder / certificates)
+
+
+@pytest.fixture(scope="session")
+def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a small Debian in `debian` and the store of a container engine in `engine`."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"a container needs root, and these programs: {missing or PROGRAMS}")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "platforms"
+    engine = Engine(folder / "engine")
+
+    def make() -> None:
+        bootstrap(folder / "debian")
+        engine.make(folder / "debian")
+
+    with once(folder, make, engine.remove):
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def debian(platforms: Path) -> Path:
+    """The folder of a small Debian system with systemd, Python and Redis."""
+    return platforms / "debian"
+
+
+@pytest.fixture(scope="session")
+def engine(platforms: Path) -> Engine:
+    """A container engine with the base images that the project names."""
+    return Engine(platforms / "engine")

@@ -1,0 +1,110 @@
+"""A container engine: podman, with images and containers of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from baking import Result
+
+PYTHON = "3.11"
+"""The Python of the base image, which is Debian's."""
+_NOISE = "systemd connection"
+"""What podman says about health checks on a machine without systemd: only `podman healthcheck run` makes one."""
+_CONTAINERS = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+tmp_dir = "{folder}/tmp"
+[network]
+network_config_dir = "{folder}/networks"
+"""
+_STORAGE = """
+[storage]
+driver = "overlay"
+graphroot = "{folder}/graph"
+runroot = "{folder}/run"
+"""
+_BASE = """
+FROM debian
+RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED \\
+    && ln -s redis-cli /usr/bin/valkey-cli \\
+    && printf '#!/bin/sh\\nexec redis-server "$@" --protected-mode no\\n' > /usr/bin/valkey-server \\
+    && chmod 755 /usr/bin/valkey-server
+"""
+_NAMES = ("python:3.13-slim", f"python:{PYTHON}-slim", "valkey/valkey:8-alpine")
+
+
+class Engine:
+    """podman with a store of its own in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+            "BUILDAH_FORMAT": "docker",
+        }
+        self._folder = folder
+
+    def make(self, debian: Path) -> None:
+        """Make the base images from a folder with a Debian system."""
+        self._folder.mkdir()
+        for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE), ("Containerfile", _BASE)):
+            (self._folder / name).write_text(text.format(folder=self._folder) if name != "Containerfile" else text)
+        # How this machine reaches a package registry, which an image knows by other means.
+        certificates = {name: os.environ[name] for name in ("SSL_CERT_FILE", "PIP_CERT") if name in os.environ}
+        changes = [f"--change=ENV {name}={value}" for name, value in certificates.items()]
+        packed = ("tar", "--create", f"--directory={debian}", ".")
+        imported = ("podman", "import", "--quiet", *changes, "-", "debian")
+        with subprocess.Popen(packed, stdout=subprocess.PIPE) as tar:
+            subprocess.run(imported, stdin=tar.stdout, env=self.environment, check=True, capture_output=True)
+        context = self._folder / "context"
+        context.mkdir()
+        tags = [f"--tag=docker.io/{'' if '/' in name else 'library/'}{name}" for name in _NAMES]
+        self.run("build", "--quiet", *tags, f"--file={self._folder / 'Containerfile'}", str(context))
+
+    def remove(self) -> None:
+        """Remove all containers and networks; their files are then plain files."""
+        self.run("rm", "--all", "--force", "--time=0", check=False)
+        self.run("network", "prune", "--force", check=False)
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for mount in reversed([mount for mount in mounts if mount.startswith(f"{self._folder}/")]):
+            subprocess.run(["umount", mount], check=True)
+
+    def run(self, *arguments: str, check: bool = True, cwd: Path | None = None) -> Result:
+        """Run podman."""
+        return self.command("podman", *arguments, check=check, cwd=cwd)
+
+    def command(
+        self, *command: str, check: bool = True, cwd: Path | None = None, more: Mapping[str, str] | None = None
+    ) -> Result:
+        """Run a program that calls podman, with `more` in its environment."""
+        environment = {**(more or {}), **self.environment}
+        done = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        done.stderr = "\n".join(line for line in done.stderr.splitlines() if _NOISE not in line)
+        if check and done.returncode:
+            pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def build(self, project: Path, tag: str) -> None:
+        """Build the image of a project."""
+        self.run("build", "--network=host", f"--tag={tag}", str(project))
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[str]:
+        """A container that runs during the block; its number."""
+        number = self.run("run", "--detach", *arguments).stdout.strip()
+        try:
+            yield number
+        finally:
+            self.run("rm", "--force", "--time=0", number)

@@ -1,0 +1,40 @@
+"""Something that takes long to make: all test processes of a run share it."""
+
+import fcntl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def once(folder: Path, make: Callable[[], None], remove: Callable[[], None]) -> Iterator[None]:
+    """Have the first process of a run `make` what is in `folder`, and the last one `remove` it.
+
+    The folder is in memory, and needs root: to write and to remove many small files takes a disk minutes.
+    """
+    with _counted(folder, 1) as users:
+        if users == 1:
+            folder.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(folder)], check=True)
+            make()
+    try:
+        yield
+    finally:
+        with _counted(folder, -1) as users:
+            if users == 0:
+                remove()
+                subprocess.run(["umount", str(folder)], check=True)
+                folder.rmdir()
+
+
+@contextmanager
+def _counted(folder: Path, change: int) -> Iterator[int]:
+    """Change the number of users under a lock, which is held during the block."""
+    with folder.with_suffix(".users").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        users = int(file.read() or 0) + change
+        yield users
+        file.truncate(0)
+        file.write(str(users))

@@ -9,9 +9,9 @@ from .request_cost import in_process
 ROUNDS = 5
 RING = """
 import time
-from my_flask_app.secret_key.key import mint
+from my_flask_app.keys.key import generate_key
 now = int(time.time())
-print(",".join(mint(now - 60 * age).text for age in range({count})))
+print(",".join(generate_key(now - 60 * age).text for age in range({count})))
 """
 COOKIE = """
 from apps import baked
@@ -23,10 +23,10 @@ print(client.get("/count", base_url="https://127.0.0.1/").headers["Set-Cookie"].
 def run(project: Project) -> list[Figure]:
     """Microseconds of CPU a request in one process."""
     figures = []
-    rings = {count: project.python(RING.format(count=count)).strip().split(",") for count in (1, 3, 10)}
+    keyrings = {count: project.python(RING.format(count=count)).strip().split(",") for count in (1, 3, 10)}
     for who in ("newest", "oldest", "forged"):
         candidates = {}
-        for count, keys in rings.items():
+        for count, keys in keyrings.items():
             variables = {"SECRET_KEY": keys[0], "SECRET_KEY_FALLBACKS": ",".join(keys[1:])}
             signer = keys[-1] if who == "oldest" else keys[0]
             cookie = project.python(COOKIE, SECRET_KEY=signer).strip()

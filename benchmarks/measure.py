@@ -20,9 +20,7 @@ class Figure:
         return asdict(self) | {"value": round(self.value, 3), "ratio": round(self.ratio, 3)}
 
 
-def compared(
-    benchmark: str, unit: str, candidates: Mapping[str, Callable[[], float]], rounds: int
-) -> list[Figure]:
+def compared(benchmark: str, unit: str, candidates: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]:
     """Measure each candidate once a round; the first is the floor. One round before them is not counted.
 
     The ratio is the median of the rounds' own ratios, so a slow round counts on both sides.

@@ -76,9 +76,7 @@ class Project:
     def run(self, *command: str, **variables: str) -> str:
         """What a command in the project's folder prints."""
         environment = {**self.environment, **variables}
-        done = subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=self.path, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{command[0]} failed: {done.stderr}")
         return done.stdout

@@ -30,8 +30,8 @@ ROWS = {
     ("worker memory", "baked"): ("Memory of a worker", "bare Flask"),
     ("rotate", "rotate"): ("`flask secret-key rotate`", "`import flask`"),
     ("p99 of a request", "it changes 5 times a second"): (
-        "The slowest request of 100, while the ring changes 5 times a second",
-        "a ring that rests",
+        "The slowest request of 100, while the keyring changes 5 times a second",
+        "a keyring that rests",
     ),
 }
 """What a figure is, and what it is compared with."""
@@ -43,9 +43,7 @@ def table(result: dict[str, Any]) -> str:
     lines = ["| | here | against | ratio |", "|---|---:|---|---:|"]
     for row, (what, against) in ROWS.items():
         figure = measured[row]
-        lines.append(
-            f"| {what} | {shown(figure['value'])} {figure['unit']} | {against} | {figure['ratio']:.2f} |"
-        )
+        lines.append(f"| {what} | {shown(figure['value'])} {figure['unit']} | {against} | {figure['ratio']:.2f} |")
     machine = result["machine"]
     return "\n".join(lines) + f"\n\nPython {machine['python']}, {machine['machine']}, medians.\n"
 

@@ -1,4 +1,4 @@
-"""How long `rotate` takes, and what a request sees while the ring changes."""
+"""How long `rotate` takes, and what a request sees while the keyring changes."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ LATENCIES = """
 import io, os, statistics, time
 from apps import baked
 from werkzeug.test import EnvironBuilder
-from my_flask_app.secret_key.key import mint
+from my_flask_app.keys.key import generate_key
 app = baked()
 path = os.environ["SECRET_KEY_FILE"]
 base = EnvironBuilder("/count", base_url="https://127.0.0.1/").get_environ()
@@ -27,7 +27,7 @@ while time.perf_counter() < end:
         changed = time.perf_counter()
         with open(path + ".new", "w") as file:
             os.chmod(path + ".new", 0o600)
-            file.write("".join(mint(int(time.time()) - n).text + "\\n" for n in range(3)))
+            file.write("".join(generate_key(int(time.time()) - n).text + "\\n" for n in range(3)))
         os.replace(path + ".new", path)
     began = time.perf_counter(); call(); taken.append(time.perf_counter() - began)
 print(statistics.quantiles(taken, n=100)[98] * 1e6)
@@ -36,16 +36,14 @@ print(statistics.quantiles(taken, n=100)[98] * 1e6)
 
 def run(project: Project) -> list[Figure]:
     """Wall seconds of the command against a bare import of Flask; p99 microseconds of a request."""
-    ring = project.path / "ring"
-    ring.touch(0o600)
+    keyring = project.path / "keyring"
+    keyring.touch(0o600)
 
     def first_ring() -> None:
-        ring.write_text(project.run(project.program("flask"), "secret-key", "generate"))
+        keyring.write_text(project.run(project.program("flask"), "secret-key", "generate"))
 
-    variables = {"SECRET_KEY_FILE": str(ring)}
-    file_only = Project(
-        project.path, {k: v for k, v in project.environment.items() if k != "SECRET_KEY"} | variables
-    )
+    variables = {"SECRET_KEY_FILE": str(keyring)}
+    file_only = Project(project.path, {k: v for k, v in project.environment.items() if k != "SECRET_KEY"} | variables)
 
     def timed(*command: str) -> float:
         began = time.perf_counter()
@@ -67,5 +65,5 @@ def run(project: Project) -> list[Figure]:
         once_a_second = {"SECRET_KEY_INTERVAL": "1s"}
         return float(file_only.python(LATENCIES.format(change=change), **once_a_second))
 
-    pause = {"the ring rests": partial(p99, False), "it changes 5 times a second": partial(p99, True)}
+    pause = {"the keyring rests": partial(p99, False), "it changes 5 times a second": partial(p99, True)}
     return figures + compared("p99 of a request", "µs", pause, 5)

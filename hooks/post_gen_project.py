@@ -1,7 +1,7 @@
-"""Make the first key in `.env`, see to it that git ignores it, and say what to do next.
+"""Create the first key in `.env`, check that git ignores the file, and print the next steps.
 
-The key is made while this runs, by the project's own code, so that no template variable, replay file
-or rendered hook ever holds it. It is never printed.
+The project's own code creates the key while this runs, so no template variable, replay file or rendered hook
+ever holds it. It is never printed.
 """
 
 import json
@@ -11,67 +11,69 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import NoReturn
 
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"}
 
 
-def make_env(package: str) -> bool:
-    """Make `.env` with a fresh key, mode 0600; False where there is one, which stays as it is."""
+def create_env(package: str) -> bool:
+    """Create `.env` with a new key, mode 0600; return False if there is one, which stays unchanged."""
     sys.dont_write_bytecode = True  # the new project gets no __pycache__ from this
     sys.path.insert(0, os.path.abspath(package))
-    from secret_key import store  # noqa: PLC0415 - it is there only now
+    from secure.keys import files  # noqa: PLC0415 - it is there only now
 
     path = os.path.abspath(".env")
     if os.path.islink(path) and not os.path.exists(path):
-        sys.exit(
-            "ERROR: .env is a link to a file that is not there: remove it, then run: flask secret-key init"
-        )
+        fail(".env: a link to a missing file", "remove the link, then run: flask secret-key init")
     try:
-        with store.locked(path):
-            return store.create(path, store.first_env(time.time()))
-    except store.StoreError as error:
+        with files.locked(path):
+            return files.create(path, files.first_env(time.time()))
+    except files.FileError as error:
         sys.exit(f"ERROR: {error}")
+
+
+def fail(problem: str, hint: str) -> NoReturn:
+    """End the hook with a message."""
+    sys.exit(f"ERROR: {problem}\nhint: {hint}")
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run git on this folder, whatever repository the caller's environment points to."""
     environment = {k: v for k, v in os.environ.items() if k not in GIT_PLACES} | {"LC_ALL": "C"}
     command = ["git", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", env=environment, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
 
 
 def keep_env_out_of_git() -> None:
-    """Make a repository, unless this is in one; stop where git would not ignore `.env`."""
+    """Create a repository, unless this is in one; fail if git would not ignore `.env`."""
     if not shutil.which("git"):
-        print("git is not installed: run 'git init' once it is. .gitignore keeps .env out.")
+        print("git is not installed. Run 'git init' later; .gitignore keeps .env out.")
         return
     inside = git("rev-parse", "--is-inside-work-tree")
     if inside.returncode and "not a git repository" not in inside.stderr:
-        sys.exit(f"ERROR: git cannot tell whether it ignores .env: {first_line(inside.stderr)}")
+        fail(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
     if inside.stdout.strip() != "true":
-        made = git("init", "--quiet")
-        if made.returncode:
-            sys.exit(f"ERROR: git init failed: {first_line(made.stderr)}")
+        created = git("init", "--quiet")
+        if created.returncode:
+            fail(f"git init failed: {first_line(created.stderr)}", "git status")
     ignored = git("check-ignore", "--quiet", ".env")
     if ignored.returncode == 1:
-        sys.exit(
-            "ERROR: git does not ignore .env, which holds the key: add a line .env to .gitignore"
-            " (and run git rm --cached .env where git tracks it), then bake again"
+        fail(
+            ".env: git does not ignore this file, which holds the key",
+            "add the line .env to .gitignore (and run git rm --cached .env if git tracks it), then bake again",
         )
     if ignored.returncode:
-        sys.exit(f"ERROR: git cannot tell whether it ignores .env: {first_line(ignored.stderr)}")
+        fail(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
 
 
 def first_line(text: str) -> str:
-    """The first line of a complaint; there may be none."""
+    """Return the first line of an error message, which may be empty."""
     return text.partition("\n")[0]
 
 
-def next_steps(slug: str, made: bool) -> str:
-    """What to type next."""
+def next_steps(slug: str, created: bool) -> str:
+    """Return what to type next."""
     folder = os.getcwd()
     if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", "")):
         folder = slug
@@ -82,14 +84,13 @@ def next_steps(slug: str, made: bool) -> str:
         python = "py" if os.name == "nt" else "python3"
         steps = [f"{python} -m venv .venv", activate, "pip install -e .", "flask run --debug"]
     lines = "".join(f"    {step}\n" for step in [f"cd {shlex.quote(folder)}", *steps])
-    kept = "its .env as it was: see flask secret-key status"
-    key = "a fresh key in .env, which git ignores" if made else kept
-    return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/; README.md goes on."
+    key = "a new key in .env, which git ignores" if created else "its .env unchanged"
+    return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/. README.md has the next steps."
 
 
 if __name__ == "__main__":
     answers = json.loads(ANSWERS)
     keep_env_out_of_git()
-    steps = next_steps(answers["project_slug"], make_env(answers["package_name"]))
+    steps = next_steps(answers["project_slug"], create_env(answers["package_name"]))
     # a folder's name that the terminal cannot show must not end the bake
     print(steps.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))

@@ -1,7 +1,7 @@
-"""Refuse answers that would bake a broken project: one line that says what to type instead.
+"""Refuse answers that would bake a broken project, with a message and what to type instead.
 
 An answer is data: it is read as JSON from a raw string (`tojson` leaves no quote in it), never pasted
-into code. Unrendered, the string is no JSON, so a test can import this file and call `problem`.
+into code. This file is valid Python before it is rendered: a test imports it and calls `problem`.
 """
 
 import json
@@ -11,16 +11,16 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter is cookiecutter's, not the project's
     sys.exit(
-        "ERROR: cookiecutter runs on Python {}.{}, this template needs 3.11 or newer;"
-        " run it with: uv tool run --python 3.13 cookiecutter".format(*sys.version_info)
+        "ERROR: cookiecutter runs on Python {}.{}: this template needs 3.11 or newer\n"
+        "hint: uv tool run --python 3.13 cookiecutter".format(*sys.version_info)
     )
 
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 
 LONGEST = {"project_name": 100, "project_slug": 60, "package_name": 64, "description": 400, "author": 200}
 WINDOWS_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
-PROJECT_FOLDERS = {"tests", "docs", "deploy", "secret_key", "build", "dist", "htmlcov", "venv"}
-PROJECT_MODULES = {"conftest", "package", "apps", "sites"}
+PROJECT_FOLDERS = {"tests", "docs", "deploy", "secure", "build", "dist", "htmlcov", "venv", "migrations", "instance"}
+PROJECT_MODULES = {"conftest"}
 DEPENDENCIES = {
     "flask", "werkzeug", "jinja2", "click", "itsdangerous", "blinker", "markupsafe", "dotenv", "gunicorn",
     "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
@@ -32,57 +32,57 @@ DEPENDENCIES = {
 
 
 def problem(answers: dict[str, str]) -> str | None:
-    """What is wrong with the answers, and what to type instead; None where they are good."""
+    """Return what is wrong with the answers and what to type instead, or None."""
     if "| replace(" in answers["__quoted_name"] and "| replace(" not in answers["project_name"]:  # unrendered
-        return "this cookiecutter is too old: run a newer one with: uv tool run cookiecutter"
+        return "cookiecutter: this version is too old\nhint: uv tool run cookiecutter"
     for name, longest in LONGEST.items():
         answer = answers[name]
         if not answer.strip():
-            return f"{name} is empty: type a name, for example {example(name)}"
+            return f"{name}: empty\nhint: type a name, for example {example(name)}"
         if len(answer) > longest:
-            return f"{name} has {len(answer)} characters: type at most {longest}"
+            return f"{name}: {len(answer)} characters long\nhint: type at most {longest}"
         if not answer.isprintable():
-            return f"{name} has a line break or an invisible character: type it without, on one line"
+            return f"{name}: contains a line break or an invisible character\nhint: type it on one line"
         if answer != answer.strip():
-            return f"{name} begins or ends with a space: type it without"
+            return f"{name}: begins or ends with a space\nhint: remove the space"
     return slug_problem(answers["project_slug"]) or package_problem(answers["package_name"])
 
 
 def example(name: str) -> str:
-    """A good answer, to show."""
+    """Return a valid answer, to show."""
     return {"project_slug": "my-flask-app", "package_name": "my_flask_app"}.get(name, "My Flask App")
 
 
 def slug_problem(slug: str) -> str | None:
-    """What is wrong with a name for a folder and a distribution (PyPA name format)."""
+    """Return what is wrong with the name of a folder and distribution (PyPA name format), or None."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug) or ".." in slug:
         return (
-            f"project_slug {slug!r} is no good folder name: type letters, digits, dots and dashes,"
-            " with a letter or digit at both ends, for example my-flask-app"
+            f"project_slug {slug!r}: not a valid folder name\n"
+            "hint: use letters, digits, dots and dashes, with a letter or digit at both ends, like my-flask-app"
         )
     if slug.lower().partition(".")[0] in WINDOWS_RESERVED:
-        return f"project_slug {slug!r} is reserved on Windows: type another, for example my-{slug}"
+        return f"project_slug {slug!r}: reserved on Windows\nhint: type another name, for example my-{slug}"
     if re.sub(r"[-_.]+", "_", slug).lower() in DEPENDENCIES:
-        return f"project_slug {slug!r} is the name of a library in use: type another, for example my-{slug}"
+        return f"project_slug {slug!r}: the name of a library that the project uses\nhint: type another, like my-{slug}"
     return None
 
 
 def package_problem(package: str) -> str | None:
-    """What is wrong with the name of the Python package."""
+    """Return what is wrong with the name of the Python package, or None."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package):
         return (
-            f"package_name {package!r} is no good module name: type a small letter, then small letters,"
-            " digits and underscores, for example my_flask_app"
+            f"package_name {package!r}: not a valid module name\n"
+            "hint: use lowercase letters, digits and underscores, beginning with a letter, like my_flask_app"
         )
     if keyword.iskeyword(package) or keyword.issoftkeyword(package) or keyword.iskeyword(package.title()):
-        return f"package_name {package!r} is a keyword of Python: type another, for example my_{package}"
+        return f"package_name {package!r}: a keyword of Python\nhint: type another name, for example my_{package}"
     if package in WINDOWS_RESERVED:
-        return f"package_name {package!r} is reserved on Windows: type another, for example my_{package}"
+        return f"package_name {package!r}: reserved on Windows\nhint: type another name, for example my_{package}"
     taken = DEPENDENCIES | PROJECT_FOLDERS | PROJECT_MODULES | sys.stdlib_module_names
     if package in taken or package == "test" or package.startswith("test_"):
         return (
-            f"package_name {package!r} would hide another module or folder of that name:"
-            f" type another, for example my_{package}"
+            f"package_name {package!r}: would hide another module or folder of that name\n"
+            f"hint: type another name, for example my_{package}"
         )
     return None
 

@@ -1,103 +1,30 @@
-"""A real cookiecutter bakes a real project, away from the home and the settings of whoever runs this."""
+"""A real cookiecutter bakes a real project, away from the home and the settings of the caller."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from baking import COOKIECUTTER, TEMPLATE, UV, Bake, run
 from hypothesis import settings
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-TEMPLATE = Path(__file__).resolve().parent.parent
-PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
-COOKIECUTTER = Path(sys.executable).with_name("cookiecutter")
-UV = shutil.which("uv") or "uv"
-
-Result = subprocess.CompletedProcess[str]
-
-
-@dataclass(frozen=True)
-class Bake:
-    """What one run of cookiecutter left: its result, and the project where there is one."""
-
-    path: Path
-    result: Result
-    environment: Mapping[str, str]
-
-    @property
-    def package(self) -> Path:
-        """The folder of the project's Python package."""
-        return next(self.path.glob("*/secret_key")).parent
-
-    def env_file(self) -> dict[str, str]:
-        """The variables in `.env`, read by the simplest means."""
-        lines = (self.path / ".env").read_text("utf-8").splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-
-    def run(self, *command: str, check: bool = True, input: str | None = None, **variables: str) -> Result:
-        """Run a command in the project's folder; `check` fails the test with what it printed."""
-        return run(
-            *command, cwd=self.path, environment={**self.environment, **variables}, check=check, input=input
-        )
-
-    def flask(
-        self, *arguments: str, check: bool = True, input: str | None = None, **variables: str
-    ) -> Result:
-        """Run the project's own flask command in its own environment."""
-        return self.run(self.program("flask"), *arguments, check=check, input=input, **variables)
-
-    def program(self, name: str) -> str:
-        """The path of a program in the project's environment, which `synced` makes."""
-        return str(self.path / ".venv" / "bin" / name)
-
-    def synced(self, python: str = sys.executable) -> "Bake":
-        """The same project with its environment made, for the interpreter `python`."""
-        self.run(UV, "sync", "--quiet", "--all-extras", UV_PYTHON=python)
-        return self
-
-
-def run(
-    *command: str,
-    cwd: Path,
-    environment: Mapping[str, str],
-    check: bool = True,
-    input: str | None = None,
-) -> Result:
-    """Run a command with `environment`, a shell's PWD, and no other variable."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**environment, "PWD": str(cwd)},
-        input=input or "",
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=600,
-    )
-    if check and done.returncode:
-        pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables for a child process: an empty home, an empty folder for temporary files, no git settings."""
+    """EnvironSource for a child process: an empty home, an empty folder for temporary files, no git settings."""
     home = tmp_path_factory.mktemp("home")
     temporary = tmp_path_factory.mktemp("tmp")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(
-            ("GIT_", "VIRTUAL_ENV", "FLASK_", "SECRET_KEY", "APP_ENV", "COOKIECUTTER", "PYTEST")
-        )
+        if not name.startswith(("GIT_", "VIRTUAL_ENV", "FLASK_", "SECRET_KEY", "APP_ENV", "COOKIECUTTER", "PYTEST"))
     }
     cache = subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
     return kept | {
@@ -151,9 +78,7 @@ def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake
         result = run(*command, cwd=folder, environment=environment, check=check)
         slug = answers.get("project_slug")
         projects = (
-            [folder / slug]
-            if slug
-            else [path for path in folder.iterdir() if (path / "pyproject.toml").exists()]
+            [folder / slug] if slug else [path for path in folder.iterdir() if (path / "pyproject.toml").exists()]
         )
         return Bake(projects[0] if projects else folder, result, environment)
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import flask_unsign_wordlist
 
 TEMPLATE = Path(__file__).resolve().parent.parent
-SECRET_KEY = TEMPLATE / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}" / "secret_key"
-sys.path.insert(0, str(SECRET_KEY.parent))
+PACKAGE = TEMPLATE / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
+LEAKED_BIN = PACKAGE / "secure" / "keys" / "leaked.bin"
+sys.path.insert(0, str(PACKAGE))
 
-from secret_key.key import MIN_LENGTH, leaked_hash  # noqa: E402
+from secure.keys.foreign import MIN_LENGTH  # noqa: E402
+from secure.keys.key import leaked_hash  # noqa: E402
 
 
 def public_keys() -> Iterator[str]:
@@ -45,7 +47,7 @@ def leaked_bin() -> bytes:
 
 def main() -> int:
     """Write or check the file; the exit code."""
-    path, content = SECRET_KEY / "leaked.bin", leaked_bin()
+    path, content = LEAKED_BIN, leaked_bin()
     if "--check" in sys.argv[1:]:
         return int(path.read_bytes() != content)
     path.write_bytes(content)

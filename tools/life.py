@@ -78,7 +78,7 @@ def picture(theme: Theme) -> str:
         *_span(ROTATE, SWITCH, theme),
         *_span(SWITCH, EXPIRE, theme),
         _words(SWITCH - 12, BELOW, "lead", theme.words, TO_THE_LEFT + BOLD),
-        _words(SWITCH - 12, BELOW + 19, "every instance gets the new ring", theme.quiet, TO_THE_LEFT),
+        _words(SWITCH - 12, BELOW + 19, "every instance gets the new keyring", theme.quiet, TO_THE_LEFT),
         _words(SWITCH + 12, BELOW, "retention", theme.words, BOLD),
         _words(SWITCH + 12, BELOW + 19, "what the first key signed runs out", theme.quiet),
     ]

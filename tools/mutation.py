@@ -87,17 +87,13 @@ def prepared(folder: Path) -> Path:
     for path in (path for name in mutated for path in project.glob(name)):
         tree = Reachable().visit(ast.parse(path.read_text("utf-8")))
         path.write_text(ast.unparse(tree) + "\n", "utf-8")
-    subprocess.run(
-        [UV, "sync", "--quiet", "--all-extras", "--python", sys.executable], cwd=project, check=True
-    )
+    subprocess.run([UV, "sync", "--quiet", "--all-extras", "--python", sys.executable], cwd=project, check=True)
     return project
 
 
 def mutmut(project: Path, *arguments: str) -> str:
     """What a command of mutmut prints."""
-    return subprocess.run(
-        [*MUTMUT, *arguments], cwd=project, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    return subprocess.run([*MUTMUT, *arguments], cwd=project, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def mutants(project: Path) -> list[Mutant]:

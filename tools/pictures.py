@@ -40,10 +40,10 @@ WIDTH = 640
 """Of the start page, in pixels."""
 DAY = 86400
 RING = (1800, -3 * DAY, -20 * DAY)
-"""When the keys of the start page's ring sign from, in seconds from now: upcoming, signing and retired."""
+"""When the keys of the start page's keyring sign from, in seconds from now: upcoming, signing and retired."""
 MINT = f"""import time
-from my_flask_app.secret_key.key import mint
-print(*(mint(int(time.time()) + at).text for at in {RING}))"""
+from my_flask_app.keys.key import generate_key
+print(*(generate_key(int(time.time()) + at).text for at in {RING}))"""
 
 
 class Theme(NamedTuple):
@@ -79,9 +79,7 @@ def typed(command: str, folder: Path, environment: Mapping[str, str]) -> list[st
         pass
     os.close(master)
     process.wait()
-    return (
-        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n").rstrip("\n").split("\n")
-    )
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r\n", "\n").rstrip("\n").split("\n")
 
 
 def session(folder: Path, environment: Mapping[str, str]) -> list[str]:
@@ -133,14 +131,14 @@ def start_page(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
     keys = subprocess.check_output(
         [project / ".venv/bin/python", "-c", MINT], cwd=project, env=environment, text=True
     ).split()
-    ring = {"SECRET_KEY": keys[0], "SECRET_KEY_FALLBACKS": ",".join(keys[1:]), "APP_ENV": "development"}
+    keyring = {"SECRET_KEY": keys[0], "SECRET_KEY_FALLBACKS": ",".join(keys[1:]), "APP_ENV": "development"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
         [str(project / ".venv/bin/flask"), "run", "--port", str(port)],
         cwd=project,
-        env={**environment, **ring},
+        env={**environment, **keyring},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -174,7 +172,7 @@ def photograph(address: str) -> None:
             page.goto(address)
             first, last = page.locator("h1").bounding_box(), page.locator("section").nth(1).bounding_box()
             if not first or not last:
-                raise SystemExit("the start page has no ring")
+                raise SystemExit("the start page has no keyring")
             top, bottom = first["y"] - 16, last["y"] + last["height"] + 16
             page.screenshot(
                 path=PICTURES / f"start-{scheme}.png",
@@ -198,9 +196,7 @@ def main() -> None:
             "COLUMNS": str(COLUMNS),
         }
         environment = {**kept, **own}
-        typed(
-            "uv tool run cookiecutter --version", TEMPLATE, environment
-        )  # what it says once: what it installs
+        typed("uv tool run cookiecutter --version", TEMPLATE, environment)  # what it says once: what it installs
         lines = session(folder, environment)
         for scheme, theme in THEMES.items():
             (PICTURES / f"terminal-{scheme}.svg").write_text(picture(lines, theme), "utf-8")

@@ -1,4 +1,4 @@
-"""An app for the adversaries to find something in: a public key, and other classics."""
+"""A weak app, in which each program must find something: a public key, and other classic mistakes."""
 # ruff: noqa: S602
 
 import os

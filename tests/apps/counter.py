@@ -1,7 +1,7 @@
-"""What an instance of a fleet serves: /count and /slow, which count a client's requests in its cookies.
+"""What an instance of a fleet serves: /count and /slow, which count a client's requests in two cookies.
 
-Two counters, since two things sign: the session, and whatever reads the keys from `app.config` as stock
-Flask does. A refused cookie shows as a counter that starts again.
+The session signs one; the other is signed with the keys of `app.config`, as stock Flask does. A refused cookie
+shows as a counter that starts again.
 """
 
 import hashlib
@@ -19,35 +19,35 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 SLOW = 0.1
 """Seconds that a slow request takes."""
 USES = 10
-"""How often a request of the restless app uses the ring."""
+"""How many times a request of the restless app uses the keyring."""
 
 
 def baked() -> Flask:
-    """The app of a baked project as it is in production, on a machine whose clock may be ahead.
+    """The app of a baked project in production, on a machine whose clock may be ahead.
 
-    The file FLEET_CLOCK puts the clocks of the whole fleet ahead, by its mtime: that is set in one step.
+    The mtime of the file FLEET_CLOCK puts the clocks of the whole fleet ahead, in one step.
     """
     right_time, ahead = time.time, float(os.environ["FLEET_CLOCK_AHEAD"])
     clock = os.environ["FLEET_CLOCK"]
     time.time = lambda: right_time() + ahead + os.stat(clock).st_mtime
-    return _counting(import_module(os.environ["FLEET_PACKAGE"]).create_app())
+    return _counting(import_module(f"{os.environ['FLEET_PACKAGE']}.app").create_app())
 
 
 def restless() -> Flask:
-    """The same app in a process that switches threads often; each request uses the ring many times.
+    """The same app in a process that switches threads often; each request uses the keyring many times.
 
     It looks at its key file every time.
     """
     package = os.environ["FLEET_PACKAGE"]
-    settings = replace(import_module(f"{package}.config").load(), ring_interval=0)
-    app: Flask = import_module(package).create_app(settings)
-    app.before_request(_use_the_ring)
+    settings = replace(import_module(f"{package}.config").Settings.load(), keyring_interval=0)
+    app: Flask = import_module(f"{package}.app").create_app(settings)
+    app.before_request(_use_the_keyring)
     sys.setswitchinterval(1e-5)
     return _counting(app)
 
 
 def stock() -> Flask:
-    """An app of today's practice: it reads both variables when it starts. Its clock is right."""
+    """An app as they are common today: it reads both variables when it starts. Its clock is right."""
     app = Flask(__name__)
     values = dotenv_values(os.environ["FLEET_KEYS"])
     app.config["SECRET_KEY"] = values["SECRET_KEY"]
@@ -61,8 +61,8 @@ def _counting(app: Flask) -> Flask:
     return app
 
 
-def _use_the_ring() -> None:
-    """Verify what this request brought and what is signed meanwhile; a key that is missing is an error."""
+def _use_the_keyring() -> None:
+    """Verify the cookies of this request, and sign and verify a text; a missing key is an error."""
     for _ in range(USES):
         opened = current_app.session_interface.open_session(current_app, request)
         assert opened == session

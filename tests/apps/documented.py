@@ -1,4 +1,4 @@
-"""Run the Python of a project's docs/sessions.md in that project: documented.py PAGE PACKAGE."""
+"""Run the Python of docs/sessions.md in a project: documented.py PAGE PACKAGE."""
 
 import inspect
 import re
@@ -16,12 +16,11 @@ page, package_name = sys.argv[1:]
 in_a_view, model, in_create_app, new_version, tokens = re.findall(
     r"^```python\n(.*?)^```$", Path(page).read_text("utf-8"), re.MULTILINE | re.DOTALL
 )
-package = import_module(package_name)
 db = SQLAlchemy()
 
 
 class Base(db.Model):  # type: ignore[name-defined, misc]
-    """What the page's users have already: an id."""
+    """What the page's users have: an ID."""
 
     __abstract__ = True
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -40,11 +39,12 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 def create_app() -> Flask:
-    """The project's own, with the page's line in the place of its own."""
-    own = "sessions.init_app(app, ring, settings.session_store)\n"
-    source = inspect.getsource(package.create_app)
+    """Return the project's own app, created with the page's line in the place of its own."""
+    own = "secure.init_app(app, settings or Settings.load())\n"
+    module = import_module(f"{package_name}.app")
+    source = inspect.getsource(module.create_app)
     assert source.count(own) == 1
-    inside = {**vars(package), "session_version": names["session_version"]}
+    inside = {**vars(module), "session_version": names["session_version"]}
     run(source.replace(own, in_create_app), inside)
     app: Flask = inside["create_app"]()
     app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
@@ -60,7 +60,7 @@ with create_app().test_request_context():
     db.session.commit()
 
     run(in_a_view, names)
-    assert names["sessions"].user() is None, "it has signed out"
+    assert names["sessions"].user() is None, "signed out"
 
     before = user.session_version
     run(new_version, names)

@@ -1,13 +1,13 @@
-"""Send an app mutated requests, in one process with it, and tell what it answered.
+"""Send mutated requests to an app in this process, and report its answers.
 
     python fuzzed.py PACKAGE SEED COUNT     with the app's variables in the environment
 
-Prints one JSON object: counts, and the first answers that should not have been. The same seed sends the
-same mutations.
+Prints one JSON object: counts, and the first wrong answers. The same seed sends the same mutations.
 """
 
 import base64
 import hashlib
+import hmac
 import json
 import logging
 import random
@@ -30,7 +30,7 @@ HOST = "app.example"
 ORIGIN = f"https://{HOST}"
 TRUSTED = r"(app\.example|([a-z0-9.-]+\.)?example\.net)(:[0-9]{1,5})?"
 GENUINE, FORGED = 1337, 666
-"""What the genuine sessions have counted to, and what a forgery claims."""
+"""The count in the genuine sessions, and the one that a forgery claims."""
 
 WORDS = r"""
 GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT
@@ -55,7 +55,7 @@ VALUES = (f"{ORIGIN}/count", "https", "127.0.0.1", "bytes=0-1", "*", "5", "chunk
 
 
 class Sent(NamedTuple):
-    """One request: its parts as a server hands them over, in Latin-1."""
+    """One request: its parts as a server passes them on, in Latin-1."""
 
     method: str = "GET"
     path: str = "/count"
@@ -67,7 +67,7 @@ class Sent(NamedTuple):
     content_type: str = ""
 
     def environ(self) -> dict[str, Any]:
-        """What a server makes of it: no line has a line break, but a path, which is unquoted, keeps them."""
+        """The WSGI environment of a server: only the path, which is unquoted, may have line breaks."""
         body = self.body.encode("latin-1")
         given = {
             "REQUEST_METHOD": self.method,
@@ -96,34 +96,34 @@ class Answer(NamedTuple):
 
 
 class Visitor:
-    """What one browser holds: a session that has counted, and the token of a form that it has open."""
+    """What one browser has: a session with a count, and the token of an open form."""
 
     def __init__(self, app: Flask) -> None:
         client = app.test_client()
         self.token = client.get("/genuine", base_url=ORIGIN).text
         self.name: str = app.config["SESSION_COOKIE_NAME"]
-        held = client.get_cookie(self.name, domain=HOST)
-        assert held
-        self.value = held.value
+        record = client.get_cookie(self.name, domain=HOST)
+        assert record
+        self.value = record.value
         self.cookie = f"{self.name}={self.value}"
 
     def form(self, token: str | None = None) -> Sent:
-        """Its form as it would post it, or with another token."""
+        """Its form, with its own token or another one."""
         body = urlencode({"csrf_token": self.token if token is None else token, "a": "b"})
         referer = (("Referer", f"{ORIGIN}/count"),)
         return Sent("POST", cookie=self.cookie, headers=referer, body=body, content_type=FORM)
 
 
 class Attacks:
-    """Each makes a request, and tells to what an answer may say that its session has counted."""
+    """Each creates a request, and returns the counts that an answer to it may show."""
 
     def __init__(self, app: Flask, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311
+        self.random = random.Random(seed)
         self.visitors = [Visitor(app), Visitor(app)]
         self.keys: list[str] = app.config["SECRET_KEY_FALLBACKS"]
 
     def cookie(self) -> tuple[Sent, set[int]]:
-        """A changed cookie counts for nothing, or, where its meaning is unchanged, for what it was."""
+        """A changed cookie is no session; if its meaning is unchanged, it is the same session."""
         one, other = self.two()
         parts = zip(one.value.split("."), other.value.split("."), strict=False)
         crossed = ".".join(map(self.random.choice, parts))
@@ -134,27 +134,32 @@ class Attacks:
         return sent, {0, GENUINE} if genuine else {0}
 
     def signature(self) -> tuple[Sent, set[int]]:
-        """A session that claims what nobody counted; signed as the app signs, but with no key of the ring."""
+        """A forged session: signed as the app signs, with a wrong key; or as libraries sign, with any key."""
+        if self.random.random() < 0.5:
+            return self.forgery(self.wrong_key()), {0}
         content = {"count": FORGED}
-        held = self.random.choice((content, [int(time.time()), content], {" t": [int(time.time()), content]}))
-        kinds = len(SALTS) if self.random.random() < 0.5 else 1
-        salt = self.random.choice(SALTS[:kinds])
-        how = {
-            "key_derivation": self.random.choice(DERIVATIONS[:kinds]),
-            "digest_method": self.random.choice(DIGESTS[:kinds]),
-        }
-        value = URLSafeTimedSerializer(self.wrong_key(), salt=salt, signer_kwargs=how).dumps(held)
+        record = self.random.choice((content, [int(time.time()), content], {" t": [int(time.time()), content]}))
+        how = {"key_derivation": self.random.choice(DERIVATIONS), "digest_method": self.random.choice(DIGESTS)}
+        key, salt = self.random.choice((self.wrong_key(), self.keys[-1])), self.random.choice(SALTS)
+        value = URLSafeTimedSerializer(key, salt=salt, signer_kwargs=how).dumps(record)
         return Sent(cookie=f"{self.visitors[0].name}={value!s}"), {0}
 
+    def forgery(self, key: str) -> Sent:
+        """A forged session, signed with `key` exactly as the app signs."""
+        derived = hmac.digest(hmac.digest(b"flask-secure-start v1", key.encode(), "sha256"), b"session\x01", "sha256")
+        how = {"key_derivation": "none", "digest_method": hashlib.sha256}
+        value = URLSafeTimedSerializer(derived, signer_kwargs=how).dumps([int(time.time()), {"count": FORGED}])
+        return Sent(cookie=f"{self.visitors[0].name}={value!s}")
+
     def token(self) -> tuple[Sent, set[int]]:
-        """A form whose token is changed, signed with no key, or another session's: it does not post."""
+        """A form whose token is changed, forged, or of another session: it is refused."""
         one, other = self.two()
         forged = str(URLSafeTimedSerializer(self.wrong_key(), salt="wtf-csrf-token").dumps("0" * 40))
         token = self.random.choice((other.token, forged, self.mutated(one.token), self.mutated(one.token)))
         return one.form(token), {GENUINE + 1} if same(token, one.token) else set()
 
     def form(self) -> tuple[Sent, set[int]]:
-        """A changed form posts where its token is still in it."""
+        """A changed form is accepted if its token is still in it."""
         one, _ = self.two()
         form = one.form()
         parts = f'--a\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n{one.token}\r\n--a--\r\n'
@@ -174,7 +179,7 @@ class Attacks:
         return Sent(path=self.random.choice(PATHS), cookie=one.cookie, headers=changed), {GENUINE}
 
     def host(self) -> tuple[Sent, set[int]]:
-        """A changed host: only a trusted one is served."""
+        """A changed host: only a trusted one gets an answer."""
         one, _ = self.two()
         hosts = (HOST, "below.example.net", f"{HOST}:443", "127.0.0.1:8000", "[::1]")
         sent = Sent(host=self.mutated(self.random.choice(hosts)), cookie=one.cookie)
@@ -193,14 +198,14 @@ class Attacks:
         return self.random.sample(self.visitors, 2)
 
     def wrong_key(self) -> str:
-        """What somebody could take for the key."""
+        """A guess at the key."""
         key = self.random.choice(self.keys)
         guesses = ("", " ", "\n", "a", "None", "dev", "changeme", ",".join(self.keys), str(self.keys))
         pieces = (key[:-1], key[1:], key.upper(), f"{key}\n", key.rpartition("_")[0], self.random.choice(key))
         return self.random.choice((*guesses, *pieces, self.mutated(key)))
 
     def mutated(self, text: str) -> str:
-        """The text with one to four things done to it; never the text itself."""
+        """The text after one to four changes; never the text itself."""
         before = text
         for _ in range(self.random.randint(1, 4)):
             at, end = sorted((self.random.randint(0, len(text)), self.random.randint(0, len(text))))
@@ -216,12 +221,15 @@ class Attacks:
 
 
 def same(text: str, genuine: str) -> bool:
-    """Whether a changed text means what the genuine one does: Base64 has spare bits, and skips odd signs."""
-    return text.split(".")[:-1] == genuine.split(".")[:-1] and _last_part(text) == _last_part(genuine)
+    """Whether a changed text means the same: Base64 has spare bits, and its decoder skips other characters."""
+    if "." not in genuine:  # an encrypted cookie
+        return _decoded(text) == _decoded(genuine)
+    (*parts, last), (*genuine_parts, genuine_last) = text.split("."), genuine.split(".")
+    return parts == genuine_parts and _decoded(last) == _decoded(genuine_last)
 
 
-def _last_part(text: str) -> bytes:
-    part = text.rpartition(".")[2].encode()
+def _decoded(text: str) -> bytes:
+    part = text.encode()
     try:
         return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
     except ValueError:
@@ -229,7 +237,7 @@ def _last_part(text: str) -> bytes:
 
 
 def answered(app: Flask, sent: Sent, log: StringIO) -> Answer:
-    """What the app answers."""
+    """Send a request to the app and return its answer."""
     log.seek(0)
     log.truncate()
     body, status, headers = run_wsgi_app(app, sent.environ(), buffered=True)
@@ -237,15 +245,15 @@ def answered(app: Flask, sent: Sent, log: StringIO) -> Answer:
 
 
 def wrongs(answer: Answer, allowed: set[int], keys: list[str]) -> list[str]:
-    """What is wrong with an answer."""
+    """Return what is wrong with an answer."""
     counted = re.fullmatch("count ([0-9]+)\n", answer.body)
     times = {len(answer.headers.get_all(name)) for name in EVERYWHERE}
     lines = [json.loads(line) for line in answer.log.splitlines()]
     wrong = {
         "a server error": answer.status >= 500,
         "a forgery": bool(counted) and int(counted[1] if counted else 0) not in allowed,
-        "a header that is missing or there twice": times != {1},
-        "a header with an odd sign": not all(value.isprintable() for _, value in answer.headers),
+        "a header that is missing or repeated": times != {1},
+        "a header with an unprintable character": not all(value.isprintable() for _, value in answer.headers),
         "a key": any(key in f"{answer.body}{answer.headers}{answer.log}" for key in keys),
         "not one line in the log": sum("milliseconds" in line for line in lines) != 1,
         "a line without the id": {line["request_id"] for line in lines} != {answer.headers["X-Request-ID"]},
@@ -254,13 +262,14 @@ def wrongs(answer: Answer, allowed: set[int], keys: list[str]) -> list[str]:
 
 
 def fuzzed(app: Flask, seed: int, count: int) -> dict[str, Any]:
-    """Send `count` requests, each kind of attack in turn; what came of it."""
+    """Send `count` requests, each kind of attack in turn, and return the figures."""
     attacks, log = Attacks(app, seed), StringIO()
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(log)
     one = attacks.visitors[0]
-    controls = [answered(app, sent, log).body for sent in (Sent(cookie=one.cookie), one.form())]
+    genuine = (Sent(cookie=one.cookie), one.form(), attacks.forgery(attacks.keys[-1]))
+    controls = [answered(app, sent, log).body for sent in genuine]
     of_a_session = (attacks.cookie, attacks.signature, attacks.token, attacks.form)
     kinds = (*of_a_session, attacks.headers, attacks.host, attacks.path)
     sent_of: Counter[str] = Counter()
@@ -278,9 +287,9 @@ def fuzzed(app: Flask, seed: int, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run, and print what came of it."""
+    """Run, and print the figures."""
     package, seed, count = sys.argv[1:]
-    app: Flask = import_module(package).create_app()
+    app: Flask = import_module(f"{package}.app").create_app()
 
     @app.get("/genuine")
     def genuine() -> str:

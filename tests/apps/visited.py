@@ -17,7 +17,7 @@ from itsdangerous import BadSignature
 
 def app() -> Flask:
     """The app, as it is in production."""
-    made: Flask = import_module(os.environ["PROJECT"]).create_app()
+    made: Flask = import_module(f"{os.environ['PROJECT']}.app").create_app()
 
     @made.get("/count")
     def count() -> Response:

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from conftest import COOKIECUTTER, UV, Bake, run
+from baking import COOKIECUTTER, UV, Bake, run
 from serving import Server, serving
 
 MISSING = (
-    "Error: SECRET_KEY is missing or empty; run: flask secret-key init"
-    " (on a server, set it in the process environment to what this prints: flask secret-key generate)"
+    "Error: SECRET_KEY: is missing or empty\n"
+    "hint: flask secret-key init (on a server, set SECRET_KEY to the output of: flask secret-key generate)\n"
 )
 
 
@@ -77,9 +77,7 @@ def test_a_folder_that_the_terminal_cannot_show_does_not_end_the_bake(
     assert "/gr\\xf6\\xdfe \\U0001f680/my-flask-app'\n" in project.result.stdout
 
 
-def test_a_template_in_a_zip_file_bakes(
-    tmp_path: Path, template: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_a_template_in_a_zip_file_bakes(tmp_path: Path, template: Path, bake_into: Callable[..., Bake]) -> None:
     archive, out = tmp_path / "template.zip", tmp_path / "out"
     out.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
@@ -112,9 +110,7 @@ def test_replayed_answers_bake_the_same_project_with_a_key_of_its_own(
     assert again.env_file()["SECRET_KEY"] != key
 
 
-def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(
-    tmp_path: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
     powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
@@ -124,20 +120,16 @@ def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(
     assert list(out.iterdir()) == []
 
 
-def test_without_hooks_there_is_no_key_and_the_app_refuses_to_start(
-    bake: Callable[..., Bake], shared: Bake
-) -> None:
+def test_without_hooks_there_is_no_key_and_the_app_refuses_to_start(bake: Callable[..., Bake], shared: Bake) -> None:
     project = bake("--accept-hooks", "no")
     assert project.result.returncode == 0
     assert not (project.path / ".env").exists()
     started = project.run(shared.program("flask"), "run", "--port", "0", check=False, PYTHONPATH=".")
     assert (started.returncode, started.stdout) == (1, "")
-    assert started.stderr.splitlines()[-1] == MISSING
+    assert started.stderr.endswith(MISSING)
 
 
-def test_a_team_mate_makes_a_key_of_their_own_in_a_fresh_clone(
-    tmp_path: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_a_team_mate_makes_a_key_of_their_own_in_a_fresh_clone(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
     (tmp_path / "mine").mkdir()
     mine = bake_into(tmp_path / "mine")
     mine.run("git", "add", "--all")
@@ -148,7 +140,7 @@ def test_a_team_mate_makes_a_key_of_their_own_in_a_fresh_clone(
     assert not (clone / ".env").exists()
 
     refused = theirs.flask("run", "--port", "0", check=False)
-    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", f"{MISSING}\n")
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", MISSING)
 
     made = theirs.flask("secret-key", "init").stdout
     key = theirs.env_file()["SECRET_KEY"]

@@ -1,4 +1,4 @@
-"""Every page reads as it should: its links lead somewhere, its Python runs, its spelling is one."""
+"""Check every page: its links, its Python, its spelling, its settings and its figures."""
 
 import re
 import secrets
@@ -9,32 +9,43 @@ from urllib.parse import unquote
 
 import life
 import pytest
-from conftest import PROJECT, TEMPLATE, UV, Bake
+import secure
+from baking import PROJECT, TEMPLATE, UV, Bake
 from leaked_keys import public_keys
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from readme import blocks
 from redis_server import RedisServer
-from test_leaked_keys import accepted
+from secure.keys.environment import KEY_NAMES
+from secure.keys.files import leaked_hashes
+from secure.keys.key import InvalidKeyError, validate_key
+from secure.keys.sources import RETENTION_SETTING
+from secure.settings import Settings, declared_settings, variable
 
 from benchmarks import peers, readme
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
-OF_TEMPLATE = sorted(path.name for path in TEMPLATE.glob("*.md"))
+OF_TEMPLATE = sorted(str(path.relative_to(TEMPLATE)) for path in (*TEMPLATE.glob("*.md"), *TEMPLATE.glob("docs/*.md")))
 OF_PROJECT = sorted(str(path.relative_to(PROJECT)) for path in PROJECT.rglob("*.md"))
 SUPERSET = "\2\1thisismyscretkey\1\2\\e\\y\\y\\h"
 """The key of CVE-2023-27524."""
-SPELLED_OTHERWISE = "behavior color center canceled favor honor labeled fulfill artifact defense"
+BRITISH = "behaviour colour centre favour honour labelled fulfil artefact defence licence"
+FOREIGN = re.compile(
+    r"\b(whoever|wherever|mend(s|ed)?|stands in|serves on|no good|as it was|is meant|goes on|takes no|minted|judged?"
+    r"|the ring)\b"
+)
+"""Words of the first version that readers had to read twice, or that name what has another name now."""
 
 
 def tokens(page: Path) -> Iterator[Token]:
-    """All that a page is made of."""
+    """Return the parts of a page."""
     for token in MARKDOWN.parse(page.read_text("utf-8")):
         yield token
         yield from token.children or []
 
 
 def links(page: Path) -> list[str]:
-    """The places that a page refers to: links, pictures, and the sources of a picture."""
+    """Return what a page refers to: links, pictures, and the sources of a picture."""
     found = []
     for token in tokens(page):
         found += [str(token.attrs[name]) for name in ("href", "src") if name in token.attrs]
@@ -44,14 +55,14 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     every = list(tokens(page))
     headings = [text for opened, text in pairwise(every) if opened.type == "heading_open"]
     return {re.sub(r"[^\w\- ]", "", heading.content.lower()).replace(" ", "-") for heading in headings}
 
 
 def dangling(page: Path) -> list[str]:
-    """The links of a page that lead to no file, or to no heading of it."""
+    """Return the links of a page that lead to no file, or to no heading."""
     wrong = []
     for link in links(page):
         if re.match(r"\w+:", link):
@@ -64,17 +75,20 @@ def dangling(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OF_TEMPLATE)
-def test_a_link_of_the_template_leads_to_a_file_and_a_heading(template: Path, name: str) -> None:
+def test_links_of_template(template: Path, name: str) -> None:
+    """Every link leads to a file, and to a heading."""
     assert dangling(template / name) == []
 
 
 @pytest.mark.parametrize("name", OF_PROJECT)
-def test_a_link_of_the_project_leads_to_a_file_and_a_heading(shared: Bake, name: str) -> None:
-    assert dangling(shared.path / name) == []
+def test_links_of_project(shared: Bake, name: str) -> None:
+    """Every link leads to a file, and to a heading."""
+    assert dangling(shared.path / name.replace("{{cookiecutter.package_name}}", shared.package.name)) == []
 
 
 @pytest.mark.parametrize("folder", [TEMPLATE, PROJECT], ids=["template", "project"])
-def test_every_page_is_reached_from_the_readme(folder: Path) -> None:
+def test_reached(folder: Path) -> None:
+    """A reader can reach every page from the README."""
     reached, new = set[Path](), {folder / "README.md"}
     while new:
         reached |= new
@@ -84,27 +98,44 @@ def test_every_page_is_reached_from_the_readme(folder: Path) -> None:
     assert {folder / name for name in names} <= reached
 
 
-def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+def test_dangling(tmp_path: Path) -> None:
+    """The check finds links that lead nowhere."""
     page = tmp_path / "page.md"
-    page.write_text(
-        "# A heading\n[a](#a-heading) [b](#no) [c](no.md) [d][d]\n\n<img src='x'>\n\n[d]: no/file\n"
-    )
+    page.write_text("# A heading\n[a](#a-heading) [b](#no) [c](no.md) [d][d]\n\n<img src='x'>\n\n[d]: no/file\n")
     assert dangling(page) == ["#no", "no.md", "no/file"]
 
 
 @pytest.mark.parametrize("name", [*OF_TEMPLATE, *(f"{PROJECT.name}/{name}" for name in OF_PROJECT)])
-def test_the_spelling_is_british(name: str) -> None:
-    prose = " ".join(token.content for token in tokens(TEMPLATE / name) if token.type == "text")
-    assert set(re.findall("[a-z]+", prose.lower())).isdisjoint(SPELLED_OTHERWISE.split())
+def test_words(name: str) -> None:
+    """The spelling is American, and no word is used that made readers stop."""
+    prose = " ".join(token.content for token in tokens(TEMPLATE / name) if token.type == "text").lower()
+    assert set(re.findall("[a-z]+", prose)).isdisjoint(BRITISH.split())
+    assert not FOREIGN.search(prose)
 
 
-def test_the_python_of_the_page_on_sessions_runs(shared: Bake, tmp_path: Path) -> None:
+def test_settings() -> None:
+    """`.env.example` names every setting, and its default."""
+    text = (PROJECT / ".env.example").read_text("utf-8")
+    documented = set(re.findall(r"^#([A-Z][A-Z0-9_]+)=", text, re.MULTILINE))
+    declared = {variable(each) for each in declared_settings(Settings)}
+    assert documented == {*declared, *KEY_NAMES, RETENTION_SETTING}
+
+
+def test_public_names() -> None:
+    """The page in `secure` names what a team may import."""
+    page = (PROJECT / "{{cookiecutter.package_name}}" / "secure" / "README.md").read_text("utf-8")
+    named = page.partition("Public names: ")[2].partition(" (")[0]
+    assert sorted(re.findall(r"`(\w+)`", named)) == sorted(secure.__all__)
+
+
+def test_python_of_sessions(shared: Bake, tmp_path: Path) -> None:
+    """The Python of the page on sessions runs in a project, with a real database and a real server."""
     script = TEMPLATE / "tests" / "apps" / "documented.py"
     key = secrets.token_hex(32)
     redis = RedisServer(tmp_path / "redis")
     variables = ("APP_ENV=production", f"SECRET_KEY={key}", f"SESSION_STORE={redis.address}")
     with_database = (UV, "run", "--quiet", "--no-sync", "--with", "flask-sqlalchemy>=3.1", "python")
-    page = (str(script), "docs/sessions.md", shared.package.name)
+    page = (str(script), str(TEMPLATE / "docs" / "sessions.md"), shared.package.name)
     try:
         done = shared.run("env", *variables, *with_database, *page)
     finally:
@@ -112,28 +143,51 @@ def test_the_python_of_the_page_on_sessions_runs(shared: Bake, tmp_path: Path) -
     assert done.stdout == "ran\n"
 
 
+def test_contributing() -> None:
+    """The commands for contributors name files that exist, and CI runs the same checks."""
+    lines = [line for block in blocks(TEMPLATE / "CONTRIBUTING.md") for line in block]
+    words = {word for line in lines for word in line.split() if re.search(r"\w/\w|\.py$", word)}
+    assert words
+    assert [word for word in words if not (TEMPLATE / word).exists()] == []
+    ci = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert [line for line in lines if re.search("ruff|mypy", line) and line not in ci] == []
+
+
 # The README of the template
 
 
-def test_the_keys_that_the_readme_calls_public_are() -> None:
-    problem = (TEMPLATE / "README.md").read_text("utf-8").partition("**Here**")[0]
+def accepted(text: str) -> bool:
+    """Whether a project would start with this key."""
+    try:
+        validate_key(text, leaked_hashes())
+    except InvalidKeyError:
+        return False
+    return True
+
+
+def test_public_keys() -> None:
+    """The keys that the README calls public are in the list, and are refused."""
+    problem = (TEMPLATE / "README.md").read_text("utf-8").partition("**This template**")[0]
     named = re.findall(r"`([^`]+)`\]", problem)
     assert len(named) == 4
     assert {*named, SUPERSET} <= set(public_keys())
     assert not [key for key in (*named, SUPERSET) if accepted(key)]
 
 
-def test_no_project_would_start_with_the_key_of_a_peer() -> None:
+def test_keys_of_peers() -> None:
+    """No project starts with the key of another starter."""
     assert not [peer.name for peer in peers.PEERS if accepted(peer.key)]
 
 
-def test_the_figures_are_those_that_were_measured() -> None:
+def test_figures() -> None:
+    """The README shows the figures that were measured."""
     text = readme.README.read_text("utf-8")
     assert text.count(readme.BEGIN) == text.count(readme.END) == 1
     assert readme.with_figures(text) == text
 
 
-def test_the_table_of_figures_has_a_row_for_each_and_misses_none() -> None:
+def test_missing_figure() -> None:
+    """The table has a row for each figure, and is refused without one."""
     figures = [
         {"benchmark": benchmark, "name": name, "value": 1.23456, "unit": "s", "ratio": 0.999}
         for benchmark, name in readme.ROWS
@@ -145,7 +199,8 @@ def test_the_table_of_figures_has_a_row_for_each_and_misses_none() -> None:
         readme.table({"machine": machine, "figures": figures[1:]})
 
 
-def test_the_table_of_peers_tells_of_those_that_ran_and_those_that_did_not() -> None:
+def test_table_of_peers() -> None:
+    """The table shows the starters that ran, and why others did not."""
     figures = [
         {"benchmark": benchmark, "name": "ran 1.0", "value": 2.0, "unit": "s", "ratio": 1.0}
         for benchmark in (readme.BAKE_OF_PEERS, readme.REQUEST_OF_PEERS)
@@ -154,13 +209,15 @@ def test_the_table_of_peers_tells_of_those_that_ran_and_those_that_did_not() -> 
     assert table.splitlines()[2:] == ["| ran 1.0 | 2 s | 2 s | key |", "| other |  |  | not run: why |"]
 
 
-def test_the_pictures_are_small_and_show_no_key() -> None:
+def test_pictures() -> None:
+    """The pictures are small and show no key."""
     pictures = [path.read_bytes() for path in life.PICTURES.iterdir()]
     assert len(pictures) == 6
     assert max(map(len, pictures)) < 100_000
     assert not [picture for picture in pictures if re.search(b"fsk_[0-9]{8}T", picture)]
 
 
-def test_the_picture_of_a_life_is_what_its_script_draws() -> None:
+def test_picture_of_a_life() -> None:
+    """The picture is what its script draws."""
     for name, theme in life.THEMES.items():
         assert (life.PICTURES / f"life-{name}.svg").read_text("utf-8") == life.picture(theme)

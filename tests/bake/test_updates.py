@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, TEMPLATE, Bake, Result, run
+from baking import PROJECT, TEMPLATE, Bake, Result, run
 from programs import program
 
-MINTED = re.compile("fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}")
+KEY_PATTERN = re.compile("fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}")
 """What every key begins with: the project's own, and those of the bakes that cruft makes to compare."""
 README = (TEMPLATE / "README.md").read_text("utf-8")
 
@@ -80,8 +80,8 @@ def tags(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
     package = project / "{{cookiecutter.package_name}}"
     for path, old, new in (
         (project / ".env.example", "#APP_ENV=development", "#APP_ENV=testing"),
-        (package / "views.py", '"""The pages."""', '"""The pages of v2."""'),
-        (package / "secret_key" / "store.py", "APP_ENV=development", "# Made by v2\\nAPP_ENV=development"),
+        (package / "views.py", '"""Your pages.', '"""The pages of v2.'),
+        (package / "secure" / "keys" / "files.py", "APP_ENV=development", "# Made by v2\\nAPP_ENV=development"),
     ):
         text = path.read_text("utf-8")
         assert old in text
@@ -118,7 +118,7 @@ def test_a_project_follows_its_template_from_tag_to_tag(make_team: Callable[...,
     team.cruft("diff", "--exit-code")
     team.update()
 
-    assert (package / "views.py").read_text("utf-8").startswith('"""The pages of v2."""')
+    assert (package / "views.py").read_text("utf-8").startswith('"""The pages of v2.')
     assert (package / "added.py").exists()
     assert '"checkout": "v2"' in (team.project.path / ".cruft.json").read_text("utf-8")
     team.commit()
@@ -132,7 +132,7 @@ def test_an_update_leaves_the_key_alone_and_never_shows_one(
     team = make_team()
     env = team.project.path / ".env"
     before = env.read_bytes()
-    assert MINTED.search(before.decode())
+    assert KEY_PATTERN.search(before.decode())
 
     for command in ("check", "diff"):
         team.cruft(command, check=False)
@@ -142,7 +142,7 @@ def test_an_update_leaves_the_key_alone_and_never_shows_one(
 
     assert env.read_bytes() == before
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
-    assert not MINTED.search("".join(team.said))
+    assert not KEY_PATTERN.search("".join(team.said))
     assert not holding_a_key(Path(environment["TMPDIR"]), Path(environment["HOME"]))
     assert team.project.env_file()["SECRET_KEY"] not in team.git("log", "--patch", "--all")
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_merged_is_told_and_git_would_add_no_rest_of_it(
 ) -> None:
     def own_words(project: Path) -> None:
         views = next(project.glob("*/views.py"))
-        views.write_text(views.read_text("utf-8").replace('"""The pages."""', '"""Our pages."""'), "utf-8")
+        views.write_text(views.read_text("utf-8").replace('"""Your pages.', '"""Our pages.'), "utf-8")
 
     team = make_team(own_words)
     env = (team.project.path / ".env").read_bytes()
@@ -179,4 +179,4 @@ def test_a_difference_shows_nothing_of_the_project_s_own_git_settings(
 def holding_a_key(*folders: Path) -> list[Path]:
     """The files below `folders` that hold a key."""
     files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
-    return [path for path in files if MINTED.search(path.read_text("utf-8", errors="replace"))]
+    return [path for path in files if KEY_PATTERN.search(path.read_text("utf-8", errors="replace"))]

@@ -1,4 +1,4 @@
-"""No request is lost when workers are replaced, an instance ends, or instances take each other's place.
+"""No request is lost when workers are replaced, an instance stops, or another one replaces it.
 
 `pytest -rP` shows how many requests each test has sent.
 """
@@ -16,15 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Bake
+from baking import Bake
 from running import APPS, Server
 from serving import LIMIT, wait_until
 
 CLIENTS = 8
+PAUSE = 0.01
+"""Seconds that a client waits between two requests."""
 SECONDS = 0.1
-"""How long one request of ten takes."""
+"""What one request of ten takes."""
 BALANCER_DELAY = 0.5
-"""Seconds from taking an instance out of the balancer to its end: preStop, deregistration delay."""
+"""Seconds from taking an instance out of the balancer to its stop: preStop, deregistration delay."""
 
 ACTIVATE = """
 import os, sys
@@ -66,7 +68,7 @@ class Load:
 
     def _send(self, number: int) -> None:
         turn = number
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE):
             ports = self.ports
             turn += 1
             path = f"/count?seconds={SECONDS}" if turn % 10 == 0 else "/count"
@@ -93,7 +95,7 @@ def ask(port: int, path: str) -> str:
 
 @contextmanager
 def instances(bake: Bake, folder: Path, worker: str, count: int) -> Iterator[list[Server]]:
-    """Instances that run; all are ended after the block."""
+    """Run instances until the block ends."""
     flags = ("--workers", "2", "--worker-class", worker)
     servers: list[Server] = []
     variables = {"SECRET_KEY": secrets.token_hex(32)}
@@ -108,7 +110,8 @@ def instances(bake: Bake, folder: Path, worker: str, count: int) -> Iterator[lis
 
 
 @workers
-def test_a_reload_under_load_loses_no_request(shared: Bake, tmp_path: Path, worker: str) -> None:
+def test_reload(shared: Bake, tmp_path: Path, worker: str) -> None:
+    """A reload under load loses no request."""
     with instances(shared, tmp_path, worker, 1) as (server,), Load([server.port]) as load:
         for _ in range(2):
             server.reload()
@@ -117,12 +120,12 @@ def test_a_reload_under_load_loses_no_request(shared: Bake, tmp_path: Path, work
 
 
 @workers
-def test_an_instance_that_ends_answers_what_it_was_asked(shared: Bake, tmp_path: Path, worker: str) -> None:
+def test_stop(shared: Bake, tmp_path: Path, worker: str) -> None:
+    """An instance that is told to stop answers the requests that it has taken."""
     with instances(shared, tmp_path, worker, 1) as (server,):
         answers: list[str] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(ask(server.port, "/count?seconds=1")))
-            for _ in range(2)
+            threading.Thread(target=lambda: answers.append(ask(server.port, "/count?seconds=1"))) for _ in range(2)
         ]
         for thread in threads:
             thread.start()
@@ -134,9 +137,8 @@ def test_an_instance_that_ends_answers_what_it_was_asked(shared: Bake, tmp_path:
 
 
 @workers
-def test_a_rolling_replacement_of_two_instances_loses_no_request(
-    shared: Bake, tmp_path: Path, worker: str
-) -> None:
+def test_rolling_replacement(shared: Bake, tmp_path: Path, worker: str) -> None:
+    """Two instances are replaced, one after the other; no request is lost."""
     with instances(shared, tmp_path, worker, 4) as servers, Load([s.port for s in servers[:2]]) as load:
         for old, new in zip(servers[:2], servers[2:], strict=True):
             load.more(100)
@@ -148,7 +150,7 @@ def test_a_rolling_replacement_of_two_instances_loses_no_request(
 
 
 class Unit:
-    """What systemd does for the unit: holds the socket, starts the service with it, waits for READY=1."""
+    """What systemd does: it holds the socket, starts the service with it, and waits for READY=1."""
 
     def __init__(self, bake: Bake, folder: Path) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -170,7 +172,7 @@ class Unit:
         }
 
     def start(self) -> None:
-        """Start the service; it is ready when this returns."""
+        """Start the service, and wait until it is ready."""
         descriptor = self._listener.fileno()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -194,19 +196,20 @@ class Unit:
             pass
 
     def stop(self) -> None:
-        """End the service; the socket stays."""
+        """Stop the service; the socket stays open."""
         if self._process:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(LIMIT)
 
     def close(self) -> None:
-        """End it all."""
+        """Stop the service and close the socket."""
         self.stop()
         self._listener.close()
         self._notify.close()
 
 
-def test_a_restart_behind_the_socket_of_systemd_loses_no_request(shared: Bake, tmp_path: Path) -> None:
+def test_systemd_socket(shared: Bake, tmp_path: Path) -> None:
+    """A restart behind a socket that systemd holds loses no request."""
     unit = Unit(shared, tmp_path)
     try:
         unit.start()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import UV, Bake
+from baking import UV, Bake
 
-DECOYS = (".env.production", "secrets/ring", "keys.txt", "tests/fixture.key", "deploy/ring")
+DECOYS = (".env.production", "secrets/keyring", "keys.txt", "tests/fixture.key", "deploy/keyring")
 Contents = dict[str, bytes]
 
 
@@ -57,7 +57,8 @@ def test_no_secret_is_published(project: Bake, published: str, request: pytest.F
 def test_the_wheel_has_the_package_and_what_it_reads(project: Bake, wheel: Contents) -> None:
     package = project.package.name
     assert {name.partition("/")[0] for name in wheel if ".dist-info/" not in name} == {package}
-    assert {f"{package}/secret_key/leaked.bin", f"{package}/templates/start.html"} <= wheel.keys()
+    needed = ("secure/keys/leaked.bin", "secure/status/templates/secure/status.html", "templates/home.html")
+    assert {f"{package}/{name}" for name in needed} <= wheel.keys()
 
 
 def test_the_sdist_has_what_the_wheel_is_built_from_and_nothing_else(project: Bake, sdist: Contents) -> None:

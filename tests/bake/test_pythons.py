@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Bake
+from baking import Bake
 from readme import OF_PROJECT, blocks
 
 OLDEST = (3, 11)
@@ -65,9 +65,7 @@ def test_a_bake_is_green(command: str, green: Bake) -> None:
 
 
 @pytest.mark.parametrize("package", ["a", "m" * 60, "zz_top_9"])
-def test_a_bake_is_green_whatever_its_package_is_called(
-    package: str, bake: Callable[..., Bake], shared: Bake
-) -> None:
+def test_a_bake_is_green_whatever_its_package_is_called(package: str, bake: Callable[..., Bake], shared: Bake) -> None:
     project = bake(package_name=package)
     project.run(shared.program("ruff"), "check")
     project.run(shared.program("ruff"), "format", "--check")

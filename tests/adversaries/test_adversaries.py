@@ -1,4 +1,4 @@
-"""Attackers' programs, against a live bake and its code, find nothing; each finds something in a weak app."""
+"""Attackers' programs find nothing in a running project and its code; each finds something in a weak app."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,30 +7,43 @@ from typing import Any
 
 import flask_unsign_wordlist
 import pytest
-from conftest import UV, Bake, Result, run
+from baking import UV, Bake, Result, run
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from programs import program
 from serving import Server, serving
 
-ADVERSARIES = Path(__file__).parent / "adversaries"
+ADVERSARIES = Path(__file__).parent
 WEAK_KEY = "changeme"
 WORDS = 55_982
 """The keys of the whole Flask-Unsign word list."""
-SHA256 = """\
-import hashlib, sys
-hashlib.sha1 = hashlib.sha256
+DERIVED = """\
+import hashlib, hmac, sys
+from flask.json.tag import TaggedJSONSerializer
+from flask_unsign import session
 from flask_unsign.__main__ import main
+from itsdangerous import URLSafeTimedSerializer
+
+def serializer(secret, legacy, salt):
+    extracted = hmac.digest(b"flask-secure-start v1", secret.encode(), "sha256")
+    key = hmac.digest(extracted, salt.encode() + b"\\x01", "sha256")
+    how = {"key_derivation": "none", "digest_method": hashlib.sha256}
+    return URLSafeTimedSerializer(key, serializer=TaggedJSONSerializer(), signer_kwargs=how)
+
+session.get_serializer = serializer
 sys.exit(main())
 """
-"""Flask-Unsign with the digest that the project signs with; it has no setting for it."""
+"""Flask-Unsign, taught the key derivation and the digest of the project."""
 
 ACCEPTED = {
     ("B404", "scan.py"): "scan asks git",
     ("B603", "scan.py"): "with a list of arguments, through no shell",
-    ("B108", "gunicorn.conf.py"): "in shared memory gunicorn puts its signs of life, no more",
+    ("B404", "git.py"): "the commands ask git",
+    ("B603", "git.py"): "with a list of arguments, through no shell",
+    ("B105", "errors.py"): "a message about a token",
+    ("B108", "server.py"): "gunicorn's workers report there that they are alive, nothing else",
 }
-"""What Bandit finds in the project, and why it stays."""
+"""What Bandit finds in the project, and why that is right."""
 
 Run = Callable[..., Result]
 
@@ -48,13 +61,13 @@ def attack(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def key(shared: Bake) -> str:
-    """A key as `generate` makes one for a server."""
+    """A generated key."""
     return shared.flask("secret-key", "generate").stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def live(shared: Bake, key: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The project as it is in production, behind TLS."""
+    """The project in production, with TLS."""
     folder = tmp_path_factory.mktemp("live")
     certificate = folder / "certificate.pem"
     new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost")
@@ -86,7 +99,7 @@ def weak(shared: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def session_cookie(server: Server) -> str:
-    """The session that a server gives a new visitor."""
+    """The session cookie of a new visitor."""
     [cookie] = [value for name, value in server.get().cookies.items() if name.endswith("session")]
     return cookie
 
@@ -100,7 +113,9 @@ def stock_cookie(key: str) -> str:
     return str(serializer.dumps({"count": 1}))
 
 
-def test_flask_unsign_with_its_whole_list(attack: Run, live: Server, weak: Server, key: str) -> None:
+def test_flask_unsign(attack: Run, live: Server, weak: Server, key: str) -> None:
+    """Flask-Unsign finds no key with its whole list."""
+
     def crack(cookie: str) -> Result:
         return attack("flask-unsign", *unsign(cookie, flask_unsign_wordlist.get("all")))
 
@@ -109,25 +124,25 @@ def test_flask_unsign_with_its_whole_list(attack: Run, live: Server, weak: Serve
         print("flask-unsign:", failure(crack(cookie)))
 
 
-def test_flask_unsign_with_the_digest_of_the_project(
-    attack: Run, live: Server, key: str, tmp_path: Path
-) -> None:
+def test_flask_unsign_taught(attack: Run, live: Server, key: str, tmp_path: Path) -> None:
+    """Nor does it if it knows how the project derives keys and signs."""
+
     def crack(words: str) -> Result:
         cookie = session_cookie(live)
-        return attack("flask-unsign:python", "-c", SHA256, *unsign(cookie, words), "--salt", "session")
+        return attack("flask-unsign:python", "-c", DERIVED, *unsign(cookie, words), "--salt", "session")
 
     (tmp_path / "words").write_text(repr(key), "utf-8")
-    assert repr(key) in crack(str(tmp_path / "words")).stdout, "it finds the key where a list has it"
-    print("flask-unsign, SHA-256:", failure(crack(flask_unsign_wordlist.get("all"))))
+    assert repr(key) in crack(str(tmp_path / "words")).stdout, "it finds the key if a list has it"
+    print("flask-unsign, derived keys:", failure(crack(flask_unsign_wordlist.get("all"))))
 
 
 def unsign(cookie: str, words: str) -> tuple[str, ...]:
-    """The arguments with which Flask-Unsign looks for the key of a cookie in a list."""
+    """The arguments for Flask-Unsign to search a list for the key of a cookie."""
     return ("--unsign", "--threads", "2", "--cookie", cookie, "--wordlist", words)
 
 
 def failure(result: Result) -> str:
-    """The closing line of Flask-Unsign, which has tried all words in vain."""
+    """The last line of Flask-Unsign, after it has tried all words and found nothing."""
     ending = result.stderr.rpartition("[!] ")[2].strip()
     assert ending == f"Failed to find secret key after {WORDS} attempts."
     return ending
@@ -141,16 +156,14 @@ def test_badsecrets(attack: Run, live: Server, weak: Server, key: str) -> None:
 
     assert secrets("--url", weak.url) == [WEAK_KEY], "it finds the weak key"
     assert secrets("--url", live.url) == []
-    assert secrets(stock_cookie(key)) == [], "nor in a cookie of the kind that it knows"
+    assert secrets(stock_cookie(key)) == [], "nor in a cookie of stock Flask"
     print("badsecrets: no secret found")
 
 
 def test_wapiti(attack: Run, live: Server, weak: Server, tmp_path: Path) -> None:
     def scan(server: Server) -> dict[str, Any]:
         report = tmp_path / f"{server.port}.json"
-        modules = (
-            "cookieflags,crlf,csp,csrf,exec,file,http_headers,methods,permanentxss,redirect,sql,upload,xss"
-        )
+        modules = "cookieflags,crlf,csp,csrf,exec,file,http_headers,methods,permanentxss,redirect,sql,upload,xss"
         bounds = ("--depth", "5", "--max-scan-time", "120", "--max-attack-time", "30")
         quiet = ("--no-bugreport", "--verbose", "0", "--flush-session")
         output = ("--format", "json", "--output", str(report))
@@ -185,7 +198,8 @@ def test_bandit(attack: Run, shared: Bake) -> None:
     assert findings(shared.package, shared.path / "gunicorn.conf.py") == set(ACCEPTED)
 
 
-def test_semgrep_finds_no_other_way_to_the_key(attack: Run, shared: Bake) -> None:
+def test_semgrep(attack: Run, shared: Bake) -> None:
+    """The key has one way into the app."""
     rules = ADVERSARIES / "semgrep.yml"
 
     def scan(*paths: Path) -> dict[str, Any]:
@@ -198,9 +212,7 @@ def test_semgrep_finds_no_other_way_to_the_key(attack: Run, shared: Bake) -> Non
     def findings(report: dict[str, Any]) -> list[str]:
         return [found["check_id"].rpartition(".")[2] for found in report["results"]]
 
-    every_rule = {
-        line.split()[-1] for line in rules.read_text("utf-8").splitlines() if line.startswith("  - id:")
-    }
+    every_rule = {line.split()[-1] for line in rules.read_text("utf-8").splitlines() if line.startswith("  - id:")}
     assert set(findings(scan(ADVERSARIES / "weak_app.py"))) == every_rule
     report = scan(shared.package, shared.path / "gunicorn.conf.py")
     scanned = {Path(path).name for path in report["paths"]["scanned"]}
@@ -213,9 +225,7 @@ def test_pip_audit(attack: Run, shared: Bake, tmp_path: Path) -> None:
     def audit(requirements: str) -> list[dict[str, Any]]:
         file = tmp_path / "requirements.txt"
         file.write_text(requirements, "utf-8")
-        said = attack(
-            "pip-audit", "--disable-pip", "--no-deps", "--format", "json", "--requirement", str(file)
-        )
+        said = attack("pip-audit", "--disable-pip", "--no-deps", "--format", "json", "--requirement", str(file))
         audited: list[dict[str, Any]] = json.loads(said.stdout)["dependencies"]
         return audited
 

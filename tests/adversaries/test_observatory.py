@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bake, run
+from baking import Bake, run
 from npm import installed
 from serving import serving
 from tls import Proxy, tls
@@ -16,23 +16,22 @@ from tls import Proxy, tls
 
 @pytest.fixture(scope="module")
 def scanner(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """The program that scans a site; its list of sites that browsers know is empty."""
+    """The program that scans a site; its list of preloaded sites is empty."""
     package = installed("@mdn/mdn-http-observatory", tmp_path_factory.mktemp("observatory"), environment)
     (package / "conf" / "hsts-preload.json").write_text("[]")
     return package / "src" / "scan.js"
 
 
 def report(scanner: Path, proxy: Proxy, environment: dict[str, str]) -> dict[str, Any]:
-    """What the Observatory says of a site."""
+    """Return the Observatory's report of a site."""
     variables = {**environment, "NODE_EXTRA_CA_CERTS": str(proxy.certificate)}
     done = run("node", str(scanner), f"127.0.0.1:{proxy.port}", cwd=scanner.parent, environment=variables)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_the_observatory_gives_its_best_grade(
-    shared: Bake, scanner: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_grade(shared: Bake, scanner: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """The project gets the best grade."""
     variables = {
         **environment,
         "APP_ENV": "production",
@@ -56,9 +55,8 @@ def test_the_observatory_gives_its_best_grade(
     assert found["scan"]["responseHeaders"]["server"] == "gunicorn", "it names no version"
 
 
-def test_the_observatory_finds_fault_with_bare_flask(
-    shared: Bake, scanner: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_bare_flask(shared: Bake, scanner: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Control: bare Flask gets the worst grade."""
     (tmp_path / "bare.py").write_text(
         "from flask import Flask, session\napp = Flask(__name__)\napp.secret_key = 'dev'\n"
         "@app.get('/')\ndef start():\n    session['a'] = 1\n    return 'Hello'\n"

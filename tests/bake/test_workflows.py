@@ -1,11 +1,11 @@
-"""Workflows of the template and of a bake: least permissions, pinned actions, updates that wait a week."""
+"""The workflows of the template and of a bake: least permissions, pinned actions, updates that wait a week."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Bake, Result, run
+from baking import Bake, Result, run
 from programs import program
 
 USED = re.compile(r"uses: (.+)")
@@ -40,7 +40,7 @@ def folders(template: Path, shared: Bake) -> list[Path]:
 
 @pytest.fixture
 def weak(tmp_path: Path) -> Path:
-    """A folder `.github` with much to find."""
+    """A folder `.github` with many faults."""
     folder = tmp_path / ".github"
     (folder / "workflows").mkdir(parents=True)
     (folder / "workflows" / "ci.yml").write_text(WEAK, "utf-8")
@@ -58,16 +58,16 @@ def tool(environment: dict[str, str], tmp_path: Path) -> Tool:
     return tool
 
 
-def test_zizmor_has_nothing_to_say_not_even_a_pedantic_word(
-    tool: Tool, folders: list[Path], weak: Path
-) -> None:
+def test_zizmor(tool: Tool, folders: list[Path], weak: Path) -> None:
+    """Zizmor finds nothing, even in its pedantic mode."""
+
     def audit(*folders: Path) -> Result:
         flags = ("--offline", "--persona", "pedantic", "--no-progress", "--color", "never")
         return tool("zizmor", *flags, *map(str, folders))
 
     found = audit(weak).stdout
     for rule in ("unpinned-uses", "artipacked", "excessive-permissions", "template-injection", "cooldown"):
-        assert rule in found, "it finds what is weak"
+        assert rule in found, "negative control"
 
     clean = audit(*folders)
     assert clean.returncode == 0
@@ -76,8 +76,9 @@ def test_zizmor_has_nothing_to_say_not_even_a_pedantic_word(
     print("zizmor:", clean.stdout.strip())
 
 
-def test_actionlint_s_checks_pass(tool: Tool, folders: list[Path], weak: Path) -> None:
-    assert "ubuntu-latst" in tool("jactionlint", *yaml_files(weak)).stdout, "it finds an unknown runner"
+def test_actionlint(tool: Tool, folders: list[Path], weak: Path) -> None:
+    """Actionlint finds nothing."""
+    assert "ubuntu-latst" in tool("jactionlint", *yaml_files(weak)).stdout, "negative control"
     for folder in folders:
         said = tool("jactionlint", *yaml_files(folder))
         assert (said.returncode, said.stdout) == (0, "")
@@ -86,9 +87,9 @@ def test_actionlint_s_checks_pass(tool: Tool, folders: list[Path], weak: Path) -
 @pytest.mark.parametrize(
     ("schema", "pattern"), [("github-workflows", "workflows/*.yml"), ("dependabot", "dependabot.yml")]
 )
-def test_the_files_keep_to_their_schemas(
-    tool: Tool, folders: list[Path], weak: Path, schema: str, pattern: str
-) -> None:
+def test_schemas(tool: Tool, folders: list[Path], weak: Path, schema: str, pattern: str) -> None:
+    """The files match the schemas of GitHub."""
+
     def check(folder: Path) -> int:
         names = [str(path) for path in folder.glob(pattern)]
         return tool("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *names).returncode
@@ -97,7 +98,8 @@ def test_the_files_keep_to_their_schemas(
     assert [check(folder) for folder in folders] == [0, 0]
 
 
-def test_every_action_is_pinned_to_one_commit_whose_version_is_named(folders: list[Path]) -> None:
+def test_pinned_actions(folders: list[Path]) -> None:
+    """Every action is pinned to one commit, and a comment names its version."""
     texts = [Path(name).read_text("utf-8") for folder in folders for name in yaml_files(folder)]
     used = [use for text in texts for use in USED.findall(text)]
     pins = [PINNED.fullmatch(use) for use in used]
@@ -107,18 +109,20 @@ def test_every_action_is_pinned_to_one_commit_whose_version_is_named(folders: li
     assert len(commits) == len({action for action, _ in commits}), "the same commit everywhere"
 
 
-def test_the_bake_is_tried_on_every_system_and_every_python(template: Path) -> None:
+def test_matrix(template: Path) -> None:
+    """A bake is tested on every system and every Python."""
     workflow = (template / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     assert "system: [ubuntu-latest, macos-latest, windows-latest]" in workflow
     assert 'python: ["3.11", "3.12", "3.13", "3.14", "3.15"]' in workflow
 
 
-def test_a_bake_s_workflow_looks_for_keys_and_audits_what_it_depends_on(shared: Bake) -> None:
+def test_workflow_of_a_bake(shared: Bake) -> None:
+    """It runs the checks, searches for keys, and audits the dependencies."""
     commands = (shared.path / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     for command in ("ruff check", "mypy", "-m pytest", "secret-key scan", "pip-audit"):
         assert command in commands
 
 
 def yaml_files(folder: Path) -> list[str]:
-    """The YAML files of a folder."""
+    """Return the YAML files of a folder."""
     return [str(path) for path in sorted(folder.rglob("*.yml"))]

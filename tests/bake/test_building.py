@@ -1,0 +1,575 @@
+"""Every recipe of docs/building.md: alone, served by `flask run` and by gunicorn, and all of them together."""
+
+import base64
+import hashlib
+import html
+import http.client
+import json
+import re
+import secrets
+import shutil
+import sqlite3
+import subprocess
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from baking import UV, Bake, Result, run
+from itsdangerous import URLSafeTimedSerializer
+from postgres_server import is_installed, postgres
+from readme import OF_PROJECT, blocks
+from recipes import apply, recipes, with_needs
+from services import SUBJECT, Services, running
+from serving import LIMIT, serving, wait_until
+
+PAGE = recipes()
+CHECKS = next(block for block in blocks(OF_PROJECT) if any("pytest" in command for command in block))
+SIGN_INS = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "flask-security"]
+SMALL = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "rate-limits"]
+PASSWORD = "a long enough password"
+KINDS = ["flask run", "gunicorn"]
+MB = 1 << 20
+
+
+class Answer(NamedTuple):
+    """What a server answered."""
+
+    status: int
+    text: str
+    headers: http.client.HTTPMessage
+
+    @property
+    def policy(self) -> dict[str, str]:
+        """The directives of the Content-Security-Policy."""
+        parts = (part.strip().partition(" ") for part in self.headers["Content-Security-Policy"].split(";"))
+        return {name: sources for name, _, sources in parts}
+
+
+@dataclass
+class Visitor:
+    """One browser; to a server in production, it comes through a proxy with TLS."""
+
+    port: int
+    https: bool
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, method: str, path: str, body: str | bytes = b"", **headers: str) -> Answer:
+        """Send a request; the names of headers have underscores."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        scheme = "https" if self.https else "http"
+        host = "app.example.org" if self.https else f"127.0.0.1:{self.port}"
+        sent = {"Host": host, "Referer": f"{scheme}://{host}/", "Cookie": "; ".join(map("=".join, self.cookies.items()))}
+        if self.https:
+            sent |= {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+        connection.request(method, path, body, sent | {name.replace("_", "-"): text for name, text in headers.items()})
+        response = connection.getresponse()
+        answer = Answer(response.status, response.read().decode(), response.headers)
+        connection.close()
+        for given in response.headers.get_all("Set-Cookie", []):
+            for name, morsel in SimpleCookie(given).items():
+                self.cookies[name] = morsel.value
+                if morsel["max-age"] == "0" or "1970" in morsel["expires"]:
+                    del self.cookies[name]
+        return answer
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """Ask for a page."""
+        return self.ask("GET", path, **headers)
+
+    def token(self, page: str) -> str:
+        """Return the CSRF token of a page."""
+        found = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', self.get(page).text)
+        assert found, page
+        return html.unescape(found[1])
+
+    def post(self, path: str, page: str = "", **fields: str) -> Answer:
+        """Send the form of a page, by default of the page at `path`."""
+        body = urlencode({"csrf_token": self.token(page or path), **fields})
+        return self.ask("POST", path, body, Content_Type="application/x-www-form-urlencoded")
+
+    def upload(self, path: str, size: int, page: str = "") -> Answer:
+        """Send a form with a file of random bytes."""
+        part = '--limit\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+        fields = part.format("csrf_token", "") + self.token(page or path) + "\r\n" + part.format("title", "") + "Cat\r\n"
+        head = (fields + part.format("file", '; filename="cat.png"')).encode()
+        body = head + secrets.token_bytes(size) + b"\r\n--limit--\r\n"
+        return self.ask("POST", path, body, Content_Type="multipart/form-data; boundary=limit")
+
+
+@dataclass
+class Site:
+    """A project with recipes, and a server that serves it."""
+
+    project: Bake
+    kind: str
+    variables: Mapping[str, str]
+    services: Services
+    port: int = 0
+
+    @property
+    def production(self) -> bool:
+        """Whether gunicorn serves it."""
+        return self.kind == "gunicorn"
+
+    def visitor(self) -> Visitor:
+        """Return a new browser."""
+        return Visitor(self.port, self.production)
+
+    def run(self, program: str, *arguments: str) -> Result:
+        """Run a program with the server's variables."""
+        return self.project.run(self.project.program(program), *arguments, **self.variables)
+
+    def documented(self, name: str, *more: str) -> str:
+        """Run the `flask` command that the page shows; return what it prints."""
+        shown = [command[2:] for recipe in PAGE.values() for command in recipe.commands if name in command]
+        return self.run(shown[0][0], *shown[0][1:], *more).stdout.strip()
+
+    def rotate(self) -> str:
+        """Rotate the key, wait until the server has followed; return the new key."""
+        self.run("flask", "secret-key", "rotate", "--now")
+        time.sleep(1.5)
+        return Path(self.variables["SECRET_KEY_FILE"]).read_text().split()[0]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+    """One bake, in whose environment all packages of the page are installed."""
+    bake = bake_into(tmp_path_factory.mktemp("building"))
+    packages = [package for recipe in PAGE.values() for package in recipe.packages]
+    bake.run(UV, "add", "--quiet", "--no-sync", *packages)
+    return bake.synced()
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Services]:
+    with running() as services:
+        yield services
+
+
+def pasted(project: Bake, folder: Path, *names: str) -> Bake:
+    """Return a copy of a project with these recipes and what they need; it shares the environment."""
+    copy = Bake(folder / "app", project.result, {**project.environment, "PYTHONPATH": str(folder / "app")})
+    shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv", ".git", "uv.lock"))
+    (copy.path / ".venv").symlink_to(project.path / ".venv")
+    for recipe in with_needs(*names):
+        apply(recipe, copy)
+    return copy
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """The address of a PostgreSQL database; of a SQLite file where no server is installed."""
+    if is_installed():
+        with postgres() as address:
+            yield address
+    else:
+        yield "sqlite:///production.db"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def served(bake: Bake, kind: str, services: Services, folder: Path, prepare: Callable[[Site], object], **variables: str) -> Iterator[Site]:
+    """Serve a project that follows a key file."""
+    keys, metrics = folder / "keys", folder / "metrics"
+    folder.mkdir()
+    metrics.mkdir()
+    keys.write_text(bake.flask("secret-key", "generate").stdout)
+    keys.chmod(0o600)
+    settings = {
+        "SECRET_KEY_FILE": str(keys),
+        "SECRET_KEY_INTERVAL": "1s",
+        **{name: text for recipe in PAGE.values() for name, text in recipe.variables.items()},
+        "SUPPORT_EMAIL": "team@example.org",
+        "SERVER_NAME": "app.example.org",
+        "SMTP": services.smtp,
+        "SENTRY_DSN": services.http.replace("//", "//public@") + "/1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": services.http,
+        "IDP_CLIENT_ID": "client",
+        "IDP_CLIENT_SECRET": "client-secret",
+        "IDP_SERVER_METADATA_URL": f"{services.http}/.well-known/openid-configuration",
+        "SECURITY_PASSWORD_SALT": "a salt",
+        **variables,
+    }
+    process = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), "OTEL_BSP_SCHEDULE_DELAY": "100", "SECRET_KEY_FILE": str(keys)}
+    if kind == "gunicorn":
+        process |= settings | {"APP_ENV": "production", "TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": "127.0.0.1,app.example.org"}
+        command = (bake.program("gunicorn"), "--bind", "127.0.0.1:PORT")
+    else:
+        lines = {"APP_ENV": "development", **settings}
+        (bake.path / ".env").write_text("".join(f"{name}={text}\n" for name, text in lines.items()))
+        command = (bake.program("flask"), "run", "--debug", "--no-reload", "--port", "PORT")
+    site = Site(bake, kind, process, services)
+    prepare(site)
+    environment = {**bake.environment, **process}
+    with serving(*command, folder=bake.path, log=folder / "log", environment=environment) as server:
+        site.port = server.port
+        yield site
+
+
+def fail(bake: Bake) -> None:
+    """Add a page that fails, and logs the secret key."""
+    views = bake.package / "views.py"
+    code = '''
+
+        @bp.get("/fail")
+        def fail() -> str:
+            from flask import current_app
+
+            current_app.logger.error("the key is %s", current_app.config["SECRET_KEY"])
+            return str(1 // 0)
+        '''
+    views.write_text(views.read_text("utf-8") + textwrap.dedent(code), "utf-8")
+
+
+def with_tables(site: Site) -> None:
+    """Create the tables and Ann by the commands of the page."""
+    if not (site.project.path / "migrations").exists():
+        site.documented("init")
+        site.documented("migrate")
+    site.documented("upgrade")
+    site.documented("add-user", "--password", PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def many(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """All recipes that fit together."""
+    names = [name for name in PAGE if name not in {*SIGN_INS, *SMALL}]
+    bake = pasted(project, tmp_path_factory.mktemp("many"), *names)
+    fail(bake)
+    return bake
+
+
+@pytest.fixture(scope="module")
+def site(many: Bake, kind: str, services: Services, database: str) -> Iterator[Site]:
+    address = {"SQLALCHEMY_DATABASE_URI": database} if kind == "gunicorn" else {}
+    yield from served(many, kind, services, many.path.parent / kind, with_tables, **address)
+
+
+CREATE = """
+from my_flask_app.app import create_app
+from my_flask_app.models import User, db
+from werkzeug.security import generate_password_hash
+
+app = create_app()
+with app.app_context():
+    db.drop_all()
+    db.create_all()
+    db.session.add(User(email="ann@example.org", password_hash=generate_password_hash({password!r})))
+    if "security" in app.extensions:
+        from flask_security import hash_password
+        app.extensions["security"].datastore.create_user(email="ann@example.org", password=hash_password({password!r}))
+    db.session.commit()
+"""
+
+
+def with_ann(site: Site) -> None:
+    site.run("python", "-c", CREATE.format(password=PASSWORD))
+
+
+@pytest.fixture(scope="module")
+def small(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """The recipes that are instead of others."""
+    return pasted(project, tmp_path_factory.mktemp("small"), *SMALL)
+
+
+@pytest.fixture(scope="module")
+def other_site(small: Bake, kind: str, services: Services) -> Iterator[Site]:
+    yield from served(small, kind, services, small.path.parent / kind, with_ann, WEB_CONCURRENCY="1")
+
+
+@pytest.fixture(scope="module")
+def security(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    return pasted(project, tmp_path_factory.mktemp("security"), "flask-security")
+
+
+@pytest.fixture(scope="module")
+def security_site(security: Bake, kind: str, services: Services) -> Iterator[Site]:
+    yield from served(security, kind, services, security.path.parent / kind, with_ann)
+
+
+# Alone
+
+
+@pytest.mark.parametrize("name", PAGE)
+def test_alone(project: Bake, name: str, tmp_path: Path) -> None:
+    """With one recipe and what it needs, the app starts and each page answers."""
+    copy = pasted(project, tmp_path, name)
+    copy.run(copy.program("python"), "-m", "pytest", "-q", "tests/test_views.py")
+
+
+def test_alone_is_real(project: Bake, tmp_path: Path) -> None:
+    """The control: a recipe without what it needs fails."""
+    copy = pasted(project, tmp_path)
+    apply(PAGE["flask-admin"], copy)
+    assert copy.run(copy.program("python"), "-m", "pytest", "-q", "tests/test_views.py", check=False).returncode
+
+
+# Together
+
+
+def test_checks(project: Bake, tmp_path: Path) -> None:
+    """With all recipes, the project's own checks pass."""
+    copy = pasted(project, tmp_path, *PAGE)
+    for arguments in (("check", "--quiet", "--fix"), ("format", "--quiet")):
+        copy.run(copy.program("ruff"), *arguments)
+    programs = [command.removeprefix("uv run --group dev ").split() for command in CHECKS]
+    done = [copy.run(copy.program(name), *arguments, check=False) for name, *arguments in programs]
+    assert [result.stdout + result.stderr for result in done if result.returncode] == []
+
+
+# Served
+
+
+def test_page(site: Site) -> None:
+    visitor = site.visitor()
+    assert "<h1>Hello, world</h1>" in visitor.get("/blog/hello").text
+    assert "There is no such post." in visitor.get("/blog/none").text
+    assert json.loads(visitor.get("/blog/none", Accept="application/json").text)["status"] == 404
+
+
+def test_setting(site: Site) -> None:
+    assert "Write to team@example.org." in site.visitor().get("/").text
+
+
+def signed_in(site: Site) -> Visitor:
+    visitor = site.visitor()
+    answer = visitor.post("/sign-in", email="ann@example.org", password=PASSWORD)
+    assert (answer.status, answer.headers["Location"]) == (303, "/account")
+    return visitor
+
+
+def test_sign_in(site: Site) -> None:
+    visitor = signed_in(site)
+    assert "Signed in as ann@example.org" in visitor.get("/account").text
+    assert visitor.post("/sign-out", "/account").status == 303
+    assert visitor.get("/account").headers["Location"] == "/sign-in"
+    for email, password in (("ann@example.org", "wrong"), ("bob@example.org", PASSWORD)):
+        assert visitor.post("/sign-in", email=email, password=password).status == 422
+
+
+def test_sign_out_everywhere(site: Site) -> None:
+    phone, laptop = signed_in(site), signed_in(site)
+    phone.post("/sign-out", "/account")
+    assert laptop.get("/account").status == 200
+    signed_in(site).post("/sign-out", "/account", everywhere="")
+    assert laptop.get("/account").status == 303
+
+
+def test_upload(site: Site) -> None:
+    visitor = site.visitor()
+    assert visitor.upload("/uploads/", 5 * MB).status == 303
+    assert "Cat is saved." in visitor.get("/uploads/").text
+    sizes = [path.stat().st_size for path in site.project.path.glob("instance/uploads/*")]
+    assert set(sizes) == {5 * MB}
+    assert visitor.upload("/uploads/", 7 * MB).status == 413
+    assert visitor.upload("/", 5 * MB, "/uploads/").status == 413
+    assert "This field is required." in visitor.post("/uploads/", title="").text
+
+
+def test_api(site: Site) -> None:
+    visitor = site.visitor()
+    bearer = {"Authorization": f"Bearer {site.documented('api-token')}", "Content_Type": "application/json"}
+    added = visitor.ask("POST", "/api/items", '{"name": "pen"}', **bearer)
+    assert (added.status, json.loads(added.text)) == (201, {"name": "pen", "user": "ann"})
+    assert visitor.ask("POST", "/api/items", "[]", **bearer).status == 422
+    refused = visitor.ask("POST", "/api/items", '{"name": "pen"}', Content_Type="application/json", Accept="text/html")
+    assert (refused.status, refused.headers["Content-Type"]) == (401, "application/problem+json")
+    assert refused.headers["WWW-Authenticate"].lower().startswith("bearer")
+    for answer in (refused, visitor.ask("OPTIONS", "/api/items", Origin="https://app.example.org")):
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.org"
+    assert answer.status == 200
+    assert visitor.get("/api/none", Accept="application/json").headers["Content-Type"] == "application/problem+json"
+
+
+def test_scripts(site: Site) -> None:
+    answer = site.visitor().get("/blog/hello")
+    nonces = set(re.findall('nonce="([^"]+)"', answer.text))
+    assert len(nonces) == 1
+    assert {f"'nonce-{nonces.pop()}'", "https://cdn.jsdelivr.net"} <= set(answer.policy["script-src"].split())
+    assert "https://fonts.gstatic.com" in answer.policy["font-src"]
+
+
+def test_embedded(site: Site) -> None:
+    widget, page = site.visitor().get("/widget"), site.visitor().get("/")
+    assert widget.headers["X-Frame-Options"] is None
+    assert widget.policy == page.policy | {
+        "script-src": widget.policy["script-src"],  # without the nonce
+        "style-src": widget.policy["style-src"],
+        "frame-ancestors": "https://partner.example.org",
+    }
+    assert page.headers["X-Frame-Options"] == "DENY"
+
+
+def test_payment(site: Site) -> None:
+    visitor = site.visitor()
+    page = visitor.get("/")
+    assert "https://pay.example.org" in page.policy["form-action"]
+    assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
+    assert visitor.post("/pay", "/").headers["Location"] == "https://pay.example.org/checkout/1"
+
+
+def test_mail(site: Site) -> None:
+    site.documented("send-link")
+    mail = site.services.mails[-1].replace("=\n", "").replace("=3D", "=")
+    link = re.search(r"https?://\S+", mail)
+    assert link
+    assert link[0].startswith("https://app.example.org/" if site.production else "http://app.example.org/")
+    path = link[0].partition("app.example.org")[2]
+    assert site.visitor().get(path).text == "ann@example.org is confirmed."
+    assert site.visitor().get(path[:-1]).status == 400
+
+
+def signer(token: str, keys: str) -> str:
+    """Return the first key of a keyring whose app accepts a token."""
+    from flask import Flask
+    from secure import Settings, init_app, tokens
+
+    for key in keys.split():
+        app = Flask(__name__)
+        init_app(app, Settings.load({"APP_ENV": "testing", "SECRET_KEY": key}, root=Path("/nonexistent")))
+        with app.app_context():
+            try:
+                tokens.verify(token, "job", 60)
+            except tokens.InvalidTokenError:
+                continue
+        return key
+    return ""
+
+
+def test_worker(site: Site) -> None:
+    """A worker that runs follows a rotation."""
+    keys = Path(site.variables["SECRET_KEY_FILE"])
+    command = (site.project.program("flask"), "worker")
+    environment = {**site.project.environment, **site.variables}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=site.project.path, env=environment, text=True, **pipes) as worker:
+        assert worker.stdin
+        assert worker.stdout
+
+        def job() -> str:
+            worker.stdin.write("job\n")
+            worker.stdin.flush()
+            return signer(worker.stdout.readline().strip(), keys.read_text())
+
+        old = keys.read_text().split()[0]
+        assert job() == old
+        assert site.rotate() != old
+        assert job() == keys.read_text().split()[0]
+        worker.stdin.close()
+        assert worker.wait(LIMIT) == 0
+
+
+def test_cache(site: Site) -> None:
+    answers = {site.visitor().get("/prices/3").text for _ in range(10)}
+    assert {"300 after 1 questions"} == answers
+
+
+def test_sentry(site: Site) -> None:
+    assert site.visitor().get("/fail").status == 500
+    wait_until(lambda: b"ZeroDivisionError" in site.services.bodies("/envelope/"), "an error report")
+    for key in Path(site.variables["SECRET_KEY_FILE"]).read_text().split():
+        assert key.encode() not in site.services.bodies("/envelope/")
+
+
+def test_prometheus(site: Site) -> None:
+    for _ in range(20):
+        site.visitor().get("/blog/hello")
+    counts = re.findall(r'^flask_http_request_total{method="GET",status="200"} (\S+)', site.visitor().get("/metrics").text, re.M)
+    assert float(counts[0]) >= 20
+
+
+def test_opentelemetry(site: Site) -> None:
+    site.visitor().get("/blog/hello")
+    wait_until(lambda: b"GET /blog/<name>" in site.services.bodies("/v1/traces"), "a trace")
+
+
+def test_toolbar(site: Site) -> None:
+    answer = site.visitor().get("/")
+    inline = re.search(r"<script[^>]*>(var DEBUG_TOOLBAR.*?)</script>", answer.text)
+    assert bool(inline) is not site.production
+    if inline:
+        digest = base64.b64encode(hashlib.sha256(inline[1].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in answer.policy["script-src"]
+
+
+def test_admin(site: Site) -> None:
+    assert site.visitor().get("/admin/user/").status == 403
+    admin = signed_in(site)
+    page = admin.get("/admin/user/new/")
+    assert set(re.findall('nonce="([^"]+)"', page.text)) == set(re.findall("'nonce-([^']+)'", page.policy["script-src"]))
+    email = f"{secrets.token_hex(4)}@example.org"
+    assert admin.ask("POST", "/admin/user/new/", f"email={email}").status == 400
+    assert admin.post("/admin/user/new/", email=email).status == 302
+    assert email in admin.get("/admin/user/").text
+
+
+def test_remember_me(other_site: Site) -> None:
+    """The cookie outlives the session and a rotation, and gets a new signature; a new session version ends it."""
+    visitor = other_site.visitor()
+    assert visitor.get("/profile").status == 302
+    assert visitor.post("/login", email="ann@example.org", password=PASSWORD, remember="on").status == 303
+    other_site.rotate()
+    cookie = visitor.cookies["remember_token"]
+    visitor.cookies = {"remember_token": cookie}
+    assert visitor.get("/profile").text == "Signed in as ann@example.org"
+    assert visitor.cookies["remember_token"] not in ("", cookie)
+    with sqlite3.connect(other_site.project.path / "instance" / "app.db") as connection:
+        connection.execute("UPDATE user SET session_version = session_version + 1")
+    assert visitor.get("/profile").status == 302
+
+
+@pytest.mark.parametrize("mode", ["query", "form_post"])
+def test_oauth(other_site: Site, mode: str) -> None:
+    visitor = other_site.visitor()
+    start = visitor.post("/oauth/sign-in", "/")
+    code, state = other_site.services.authorize(start.headers["Location"])
+    sent = urlencode({"code": code, "state": state})
+    if mode == "query":
+        done = visitor.get(f"/oauth/callback?{sent}")
+    else:
+        elsewhere = Visitor(visitor.port, visitor.https)  # SameSite=Lax: no cookie is sent
+        posted = elsewhere.ask("POST", "/oauth/callback", sent, Content_Type="application/x-www-form-urlencoded",
+                               Referer="https://idp.example.org/")
+        assert posted.status == 303
+        done = visitor.get(posted.headers["Location"])
+    assert (done.status, done.headers["Location"]) == (303, "/")
+    assert parse_qs(urlsplit(start.headers["Location"]).query)["client_id"] == ["client"]
+    assert visitor.get(f"/oauth/callback?{sent}").status == 401
+
+
+def test_rate_limit(other_site: Site) -> None:
+    statuses = [other_site.visitor().get("/").status for _ in range(101)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 429
+
+
+def test_flask_security(security_site: Site) -> None:
+    """After a rotation, the new key signs its tokens; older tokens stay valid."""
+
+    def token() -> str:
+        visitor = security_site.visitor()
+        body = json.dumps({"email": "ann@example.org", "password": PASSWORD})
+        headers = {"Content_Type": "application/json", "Accept": "application/json"}
+        answer = visitor.ask("POST", "/login?include_auth_token", body, X_CSRFToken=visitor.token("/login"), **headers)
+        return str(json.loads(answer.text)["response"]["user"]["authentication_token"])
+
+    def signed_by(token: str) -> str:
+        keys = Path(security_site.variables["SECRET_KEY_FILE"]).read_text().split()
+        return next(key for key in keys if URLSafeTimedSerializer(key, salt="remember-salt").loads_unsafe(token)[0])
+
+    old = token()
+    new_key = security_site.rotate()
+    assert signed_by(old) != new_key
+    assert signed_by(token()) == new_key

@@ -9,7 +9,7 @@ from .request_cost import in_process
 ROUNDS = 5
 RING = """
 import time
-from my_flask_app.keys.key import generate_key
+from my_flask_app.secure.keys.key import generate_key
 now = int(time.time())
 print(",".join(generate_key(now - 60 * age).text for age in range({count})))
 """

@@ -39,14 +39,14 @@ def bare():
 
 
 def baked():
-    from my_flask_app import create_app
+    from my_flask_app.app import create_app
 
     return with_routes(create_app())
 
 
 def quiet():
     app = baked()
-    logging.getLogger("my_flask_app.logs").setLevel(logging.WARNING)
+    logging.getLogger("my_flask_app.secure.logging").setLevel(logging.WARNING)
     return app
 
 

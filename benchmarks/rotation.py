@@ -12,7 +12,7 @@ LATENCIES = """
 import io, os, statistics, time
 from apps import baked
 from werkzeug.test import EnvironBuilder
-from my_flask_app.keys.key import generate_key
+from my_flask_app.secure.keys.key import generate_key
 app = baked()
 path = os.environ["SECRET_KEY_FILE"]
 base = EnvironBuilder("/count", base_url="https://127.0.0.1/").get_environ()

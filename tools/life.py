@@ -14,7 +14,7 @@ IN_THE_MIDDLE, TO_THE_LEFT, BOLD = ' text-anchor="middle"', ' text-anchor="end"'
 
 
 class Paint(NamedTuple):
-    """The colours of one state: what fills it, its edge, its words; and the dashes of the edge."""
+    """The colors of one state: what fills it, its edge, its words; and the dashes of the edge."""
 
     fill: str
     edge: str
@@ -23,7 +23,7 @@ class Paint(NamedTuple):
 
 
 class Theme(NamedTuple):
-    """The colours on one background."""
+    """The colors on one background."""
 
     words: str
     quiet: str
@@ -90,8 +90,8 @@ def picture(theme: Theme) -> str:
     return "\n".join([head, f"<title>{TITLE}</title>", *parts, "</svg>\n"])
 
 
-def _words(x: int, y: int, text: str, colour: str, how: str = "") -> str:
-    return f'<text x="{x}" y="{y}" fill="{colour}"{how}>{text}</text>'
+def _words(x: int, y: int, text: str, color: str, how: str = "") -> str:
+    return f'<text x="{x}" y="{y}" fill="{color}"{how}>{text}</text>'
 
 
 def _moment(x: int, what: str, more: str, theme: Theme) -> list[str]:

@@ -1,13 +1,16 @@
-"""Count the changes of the code around the secret key that the project's own tests do not notice.
+"""Count the changes of the code around the secret key that the tests of `secure` do not notice.
 
-    uv run python tools/mutation.py
+    uv run python tools/mutation.py            all of secure/keys and secure/settings.py
+    uv run python tools/mutation.py keyring    the modules with this word in their path
 
-Bakes a project; mutmut then changes one thing at a time in the `secret_key` folder and in `config.py`, and
-runs the tests that reach it. Prints every change that no test noticed, and a table; exit 1 where there are
-too many. `mutation.md` says why those that are left change nothing.
+mutmut changes one thing at a time in a copy of the folder `secure` and runs the tests that reach it. This prints every
+change that no test noticed, and a table; the exit code is 1 if there are too many. `mutation.md` says why those that
+are left change nothing.
 """
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,28 +18,29 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.project import UV, bake, clean_copy
-
-MUTMUT = (UV, "run", "--quiet", "--with", "mutmut==3.8.1", "mutmut")
+TEMPLATE = Path(__file__).resolve().parent.parent
+PACKAGE = TEMPLATE / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
+MUTMUT = ("uv", "run", "--quiet", "--with", "mutmut==3.8.1", "mutmut")
+ENVIRONMENT = {**os.environ, "UV_PROJECT": str(TEMPLATE)}
 ENOUGH = 0.95
-PACKAGE = "my_flask_app"
-MUTATED = ("secret_key/*.py", "config.py")
-TESTS = (
-    "commands config duration environment forgeries handover key keyring live logs pages redaction"
-    " scan security session_server source store"
-)
+MUTATED = ("secure/keys/*.py", "secure/settings.py")
 UNNOTICED = {"survived", "no tests", "not checked"}
 SETTINGS = """\
 [mutmut]
-source_paths={package}
+source_paths=secure
 only_mutate={mutated}
-pytest_add_cli_args_test_selection={tests}
-pytest_add_cli_args=--hypothesis-profile=ci
+pytest_add_cli_args_test_selection=
+    tests/keys
+    tests/test_settings.py
+pytest_add_cli_args=-p no:cacheprovider
+also_copy=
+    tests
 timeout_constant=20
 timeout_multiplier=3
 track_dependencies=false
+
+[tool:pytest]
+pythonpath=. tests
 """
 
 
@@ -65,8 +69,8 @@ class Mutant:
 
     @property
     def file(self) -> str:
-        """Where the change is, within the package."""
-        return self.name.removeprefix(f"{PACKAGE}.").rpartition(".")[0].replace(".", "/") + ".py"
+        """Where the change is."""
+        return self.name.rpartition(".")[0].replace(".", "/") + ".py"
 
     @property
     def noticed(self) -> bool:
@@ -74,26 +78,24 @@ class Mutant:
         return self.status not in UNNOTICED
 
 
-def prepared(folder: Path) -> Path:
-    """A baked project, ready for mutmut."""
-    bake(clean_copy(folder / "template"), folder, folder)
-    project = folder / PACKAGE.replace("_", "-")
-    mutated, tests = (
-        [f"{PACKAGE}/{name}" for name in MUTATED],
-        [f"tests/test_{n}.py" for n in TESTS.split()],
-    )
-    settings = SETTINGS.format(package=PACKAGE, mutated="\n    ".join(mutated), tests="\n    ".join(tests))
-    (project / "setup.cfg").write_text(settings, "utf-8")
-    for path in (path for name in mutated for path in project.glob(name)):
+def prepared(folder: Path, word: str) -> Path:
+    """A copy of `secure` and its tests, ready for mutmut."""
+    shutil.copytree(PACKAGE / "secure", folder / "secure", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(TEMPLATE / "tests" / "secure", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    mutated = [path for name in MUTATED for path in sorted(folder.glob(name)) if word in str(path)]
+    names = "".join(f"\n    {path.relative_to(folder)}" for path in mutated)
+    (folder / "setup.cfg").write_text(SETTINGS.format(mutated=names), "utf-8")
+    for path in mutated:
         tree = Reachable().visit(ast.parse(path.read_text("utf-8")))
         path.write_text(ast.unparse(tree) + "\n", "utf-8")
-    subprocess.run([UV, "sync", "--quiet", "--all-extras", "--python", sys.executable], cwd=project, check=True)
-    return project
+    return folder
 
 
 def mutmut(project: Path, *arguments: str) -> str:
     """What a command of mutmut prints."""
-    return subprocess.run([*MUTMUT, *arguments], cwd=project, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(
+        [*MUTMUT, *arguments], cwd=project, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def mutants(project: Path) -> list[Mutant]:
@@ -123,8 +125,8 @@ def row(name: str, total: int, killed: int) -> str:
 def main() -> int:
     """Run it; the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        project = prepared(Path(folder))
-        subprocess.run([*MUTMUT, "run"], cwd=project, check=True)
+        project = prepared(Path(folder), "".join(sys.argv[1:2]))
+        subprocess.run([*MUTMUT, "run"], cwd=project, env=ENVIRONMENT, check=True)
         found = mutants(project)
         survivors = [mutmut(project, "show", each.name) for each in found if not each.noticed]
     print(*survivors, table(found), sep="\n")

@@ -1,7 +1,7 @@
 """Bake for real, and take pictures of it: uv run tools/pictures.py writes them into pictures/.
 
-A terminal in which a project is baked and its key rotated, as SVG, and the start page, as PNG. All that they
-show was printed and served; of the folder, its name alone is another one. Needs Chromium and committed work.
+A terminal in which a project is baked and its key rotated, as SVG, and the status page, as PNG. All that they show
+was printed and served; only the name of the folder is another one. Needs Chromium and committed work.
 """
 
 import os
@@ -37,17 +37,17 @@ COLUMNS, LINE, CHARACTER = 110, 19, 7.4
 OF_ANOTHER = ("GIT_", "VIRTUAL_ENV", "FLASK_", "SECRET_KEY", "APP_ENV", "COOKIECUTTER")
 """How variables begin that would bake or run something else."""
 WIDTH = 640
-"""Of the start page, in pixels."""
+"""Of the status page, in pixels."""
 DAY = 86400
 RING = (1800, -3 * DAY, -20 * DAY)
-"""When the keys of the start page's keyring sign from, in seconds from now: upcoming, signing and retired."""
+"""When the keys of the status page's keyring sign from, in seconds from now: upcoming, signing and retired."""
 MINT = f"""import time
-from my_flask_app.keys.key import generate_key
+from my_flask_app.secure.keys.key import generate_key
 print(*(generate_key(int(time.time()) + at).text for at in {RING}))"""
 
 
 class Theme(NamedTuple):
-    """The terminal's colours."""
+    """The terminal's colors."""
 
     back: str
     edge: str
@@ -121,13 +121,13 @@ def _row(line: str, y: int, theme: Theme) -> str:
     command = line.startswith("$ ")
     line = line.replace(" ", "\N{NO-BREAK SPACE}")  # several of them would be shown as one
     words = f'<tspan fill="{theme.prompt}">$</tspan>{escape(line[1:])}' if command else escape(line)
-    colour = theme.typed if command else theme.words
-    return f'<text x="20" y="{y}" fill="{colour}" textLength="{length:.1f}">{words}</text>'
+    color = theme.typed if command else theme.words
+    return f'<text x="20" y="{y}" fill="{color}" textLength="{length:.1f}">{words}</text>'
 
 
 @contextmanager
-def start_page(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of the start page, served in development with the keys of RING."""
+def status_page(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of the status page, served in development with the keys of RING."""
     keys = subprocess.check_output(
         [project / ".venv/bin/python", "-c", MINT], cwd=project, env=environment, text=True
     ).split()
@@ -143,7 +143,7 @@ def start_page(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        address = f"http://127.0.0.1:{port}/"
+        address = f"http://127.0.0.1:{port}/_secure/"
         _wait_for(address)
         yield address
     finally:
@@ -163,16 +163,16 @@ def _wait_for(address: str) -> None:
 
 
 def photograph(address: str) -> None:
-    """The start page, in both colour schemes."""
+    """The status page, in both color schemes."""
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         for scheme in THEMES:
             page = browser.new_page(color_scheme=scheme, viewport={"width": WIDTH, "height": 600})
             page.goto(address)
-            first, last = page.locator("h1").bounding_box(), page.locator("section").nth(1).bounding_box()
+            first, last = page.locator("h1").bounding_box(), page.locator("section").nth(0).bounding_box()
             if not first or not last:
-                raise SystemExit("the start page has no keyring")
+                raise SystemExit("the status page has no keyring")
             top, bottom = first["y"] - 16, last["y"] + last["height"] + 16
             page.screenshot(
                 path=PICTURES / f"start-{scheme}.png",
@@ -200,7 +200,7 @@ def main() -> None:
         lines = session(folder, environment)
         for scheme, theme in THEMES.items():
             (PICTURES / f"terminal-{scheme}.svg").write_text(picture(lines, theme), "utf-8")
-        with start_page(folder / "my-flask-app", environment) as address:
+        with status_page(folder / "my-flask-app", environment) as address:
             photograph(address)
 
 

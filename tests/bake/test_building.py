@@ -4,7 +4,9 @@ import base64
 import hashlib
 import html
 import http.client
+import io
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -13,19 +15,23 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from baking import UV, Bake, Result, run
+import secure
+from baking import UV, Bake, Result
+from flask import Flask, Response
 from itsdangerous import URLSafeTimedSerializer
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
 from recipes import apply, recipes, with_needs
-from services import SUBJECT, Services, running
+from running import APPS
+from secure.keys.key import generate_key
+from services import Services, running
 from serving import LIMIT, serving, wait_until
 
 PAGE = recipes()
@@ -64,7 +70,11 @@ class Visitor:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         scheme = "https" if self.https else "http"
         host = "app.example.org" if self.https else f"127.0.0.1:{self.port}"
-        sent = {"Host": host, "Referer": f"{scheme}://{host}/", "Cookie": "; ".join(map("=".join, self.cookies.items()))}
+        sent = {
+            "Host": host,
+            "Referer": f"{scheme}://{host}/",
+            "Cookie": "; ".join(map("=".join, self.cookies.items())),
+        }
         if self.https:
             sent |= {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
         connection.request(method, path, body, sent | {name.replace("_", "-"): text for name, text in headers.items()})
@@ -96,7 +106,9 @@ class Visitor:
     def upload(self, path: str, size: int, page: str = "") -> Answer:
         """Send a form with a file of random bytes."""
         part = '--limit\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
-        fields = part.format("csrf_token", "") + self.token(page or path) + "\r\n" + part.format("title", "") + "Cat\r\n"
+        fields = (
+            part.format("csrf_token", "") + self.token(page or path) + "\r\n" + part.format("title", "") + "Cat\r\n"
+        )
         head = (fields + part.format("file", '; filename="cat.png"')).encode()
         body = head + secrets.token_bytes(size) + b"\r\n--limit--\r\n"
         return self.ask("POST", path, body, Content_Type="multipart/form-data; boundary=limit")
@@ -123,7 +135,8 @@ class Site:
 
     def run(self, program: str, *arguments: str) -> Result:
         """Run a program with the server's variables."""
-        return self.project.run(self.project.program(program), *arguments, **self.variables)
+        variables: dict[str, Any] = dict(self.variables)
+        return self.project.run(self.project.program(program), *arguments, **variables)
 
     def documented(self, name: str, *more: str) -> str:
         """Run the `flask` command that the page shows; return what it prints."""
@@ -141,6 +154,8 @@ class Site:
 def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
     """One bake, in whose environment all packages of the page are installed."""
     bake = bake_into(tmp_path_factory.mktemp("building"))
+    # Many processes import many packages.
+    bake = replace(bake, environment={**bake.environment, "PYTHONDONTWRITEBYTECODE": ""})
     packages = [package for recipe in PAGE.values() for package in recipe.packages]
     bake.run(UV, "add", "--quiet", "--no-sync", *packages)
     return bake.synced()
@@ -155,7 +170,7 @@ def services() -> Iterator[Services]:
 def pasted(project: Bake, folder: Path, *names: str) -> Bake:
     """Return a copy of a project with these recipes and what they need; it shares the environment."""
     copy = Bake(folder / "app", project.result, {**project.environment, "PYTHONPATH": str(folder / "app")})
-    shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv", ".git", "uv.lock"))
+    shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__"))
     (copy.path / ".venv").symlink_to(project.path / ".venv")
     for recipe in with_needs(*names):
         apply(recipe, copy)
@@ -180,8 +195,11 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def served(bake: Bake, kind: str, services: Services, folder: Path, prepare: Callable[[Site], object], **variables: str) -> Iterator[Site]:
+def served(
+    bake: Bake, kind: str, services: Services, prepare: Callable[[Site], object], **variables: str
+) -> Iterator[Site]:
     """Serve a project that follows a key file."""
+    folder = bake.path.parent / kind
     keys, metrics = folder / "keys", folder / "metrics"
     folder.mkdir()
     metrics.mkdir()
@@ -191,6 +209,7 @@ def served(bake: Bake, kind: str, services: Services, folder: Path, prepare: Cal
         "SECRET_KEY_FILE": str(keys),
         "SECRET_KEY_INTERVAL": "1s",
         **{name: text for recipe in PAGE.values() for name, text in recipe.variables.items()},
+        "FORM_ACTION": "https://pay.example.org,https://idp.example.org",
         "SUPPORT_EMAIL": "team@example.org",
         "SERVER_NAME": "app.example.org",
         "SMTP": services.smtp,
@@ -204,8 +223,12 @@ def served(bake: Bake, kind: str, services: Services, folder: Path, prepare: Cal
     }
     process = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), "OTEL_BSP_SCHEDULE_DELAY": "100", "SECRET_KEY_FILE": str(keys)}
     if kind == "gunicorn":
-        process |= settings | {"APP_ENV": "production", "TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": "127.0.0.1,app.example.org"}
-        command = (bake.program("gunicorn"), "--bind", "127.0.0.1:PORT")
+        process |= settings | {
+            "APP_ENV": "production",
+            "TRUSTED_PROXIES": "1",
+            "TRUSTED_HOSTS": "127.0.0.1,app.example.org",
+        }
+        command: tuple[str, ...] = (bake.program("gunicorn"), "--bind", "127.0.0.1:PORT")
     else:
         lines = {"APP_ENV": "development", **settings}
         (bake.path / ".env").write_text("".join(f"{name}={text}\n" for name, text in lines.items()))
@@ -221,7 +244,7 @@ def served(bake: Bake, kind: str, services: Services, folder: Path, prepare: Cal
 def fail(bake: Bake) -> None:
     """Add a page that fails, and logs the secret key."""
     views = bake.package / "views.py"
-    code = '''
+    code = """
 
         @bp.get("/fail")
         def fail() -> str:
@@ -229,7 +252,7 @@ def fail(bake: Bake) -> None:
 
             current_app.logger.error("the key is %s", current_app.config["SECRET_KEY"])
             return str(1 // 0)
-        '''
+        """
     views.write_text(views.read_text("utf-8") + textwrap.dedent(code), "utf-8")
 
 
@@ -254,7 +277,7 @@ def many(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 @pytest.fixture(scope="module")
 def site(many: Bake, kind: str, services: Services, database: str) -> Iterator[Site]:
     address = {"SQLALCHEMY_DATABASE_URI": database} if kind == "gunicorn" else {}
-    yield from served(many, kind, services, many.path.parent / kind, with_tables, **address)
+    yield from served(many, kind, services, with_tables, **address)
 
 
 CREATE = """
@@ -286,7 +309,7 @@ def small(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 
 @pytest.fixture(scope="module")
 def other_site(small: Bake, kind: str, services: Services) -> Iterator[Site]:
-    yield from served(small, kind, services, small.path.parent / kind, with_ann, WEB_CONCURRENCY="1")
+    yield from served(small, kind, services, with_ann, WEB_CONCURRENCY="1")
 
 
 @pytest.fixture(scope="module")
@@ -296,24 +319,38 @@ def security(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 
 @pytest.fixture(scope="module")
 def security_site(security: Bake, kind: str, services: Services) -> Iterator[Site]:
-    yield from served(security, kind, services, security.path.parent / kind, with_ann)
+    yield from served(security, kind, services, with_ann)
 
 
 # Alone
 
+CONTROL = "a recipe without what it needs"
+
+
+@pytest.fixture(scope="module")
+def alone(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bake]:
+    """A project for each recipe; what its tests say is in its folder."""
+    projects = {name: pasted(project, tmp_path_factory.mktemp(name), name) for name in PAGE}
+    projects[CONTROL] = pasted(project, tmp_path_factory.mktemp("control"))
+    apply(PAGE["flask-admin"], projects[CONTROL])
+    folders = (str(each.path) for each in projects.values())
+    project.run(project.program("python"), str(APPS / "pasted.py"), *folders)
+    return projects
+
 
 @pytest.mark.parametrize("name", PAGE)
-def test_alone(project: Bake, name: str, tmp_path: Path) -> None:
+def test_alone(alone: dict[str, Bake], name: str) -> None:
     """With one recipe and what it needs, the app starts and each page answers."""
-    copy = pasted(project, tmp_path, name)
-    copy.run(copy.program("python"), "-m", "pytest", "-q", "tests/test_views.py")
+    assert result(alone[name]) == ("0", "")
 
 
-def test_alone_is_real(project: Bake, tmp_path: Path) -> None:
-    """The control: a recipe without what it needs fails."""
-    copy = pasted(project, tmp_path)
-    apply(PAGE["flask-admin"], copy)
-    assert copy.run(copy.program("python"), "-m", "pytest", "-q", "tests/test_views.py", check=False).returncode
+def test_alone_is_real(alone: dict[str, Bake]) -> None:
+    assert "No module named" in result(alone[CONTROL])[1]
+
+
+def result(project: Bake) -> tuple[str, str]:
+    status = (project.path / "result").read_text()
+    return status, "" if status == "0" else (project.path / "output").read_text("utf-8")
 
 
 # Together
@@ -325,6 +362,7 @@ def test_checks(project: Bake, tmp_path: Path) -> None:
     for arguments in (("check", "--quiet", "--fix"), ("format", "--quiet")):
         copy.run(copy.program("ruff"), *arguments)
     programs = [command.removeprefix("uv run --group dev ").split() for command in CHECKS]
+    programs.remove(["pytest"])  # coverage runs it
     done = [copy.run(copy.program(name), *arguments, check=False) for name, *arguments in programs]
     assert [result.stdout + result.stderr for result in done if result.returncode] == []
 
@@ -373,8 +411,9 @@ def test_upload(site: Site) -> None:
     assert "Cat is saved." in visitor.get("/uploads/").text
     sizes = [path.stat().st_size for path in site.project.path.glob("instance/uploads/*")]
     assert set(sizes) == {5 * MB}
-    assert visitor.upload("/uploads/", 7 * MB).status == 413
-    assert visitor.upload("/", 5 * MB, "/uploads/").status == 413
+    for path, size in (("/uploads/", 7 * MB), ("/", 5 * MB)):
+        announced = {"Content_Type": "multipart/form-data; boundary=limit", "Content_Length": str(size)}
+        assert visitor.ask("POST", path, **announced).status == 413
     assert "This field is required." in visitor.post("/uploads/", title="").text
 
 
@@ -433,16 +472,13 @@ def test_mail(site: Site) -> None:
 
 def signer(token: str, keys: str) -> str:
     """Return the first key of a keyring whose app accepts a token."""
-    from flask import Flask
-    from secure import Settings, init_app, tokens
-
     for key in keys.split():
         app = Flask(__name__)
-        init_app(app, Settings.load({"APP_ENV": "testing", "SECRET_KEY": key}, root=Path("/nonexistent")))
+        secure.init_app(app, secure.Settings.load({"APP_ENV": "testing", "SECRET_KEY": key}, root=Path("/nonexistent")))
         with app.app_context():
             try:
-                tokens.verify(token, "job", 60)
-            except tokens.InvalidTokenError:
+                secure.tokens.verify(token, "job", 60)
+            except secure.tokens.InvalidTokenError:
                 continue
         return key
     return ""
@@ -455,19 +491,21 @@ def test_worker(site: Site) -> None:
     environment = {**site.project.environment, **site.variables}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=site.project.path, env=environment, text=True, **pipes) as worker:
-        assert worker.stdin
-        assert worker.stdout
+        stdin, stdout = worker.stdin, worker.stdout
+        assert stdin
+        assert stdout
 
         def job() -> str:
-            worker.stdin.write("job\n")
-            worker.stdin.flush()
-            return signer(worker.stdout.readline().strip(), keys.read_text())
+            stdin.write("job\n")
+            stdin.flush()
+            return signer(stdout.readline().strip(), keys.read_text())
 
         old = keys.read_text().split()[0]
         assert job() == old
-        assert site.rotate() != old
-        assert job() == keys.read_text().split()[0]
-        worker.stdin.close()
+        new = site.rotate()
+        assert new != old
+        assert job() == new
+        stdin.close()
         assert worker.wait(LIMIT) == 0
 
 
@@ -486,7 +524,9 @@ def test_sentry(site: Site) -> None:
 def test_prometheus(site: Site) -> None:
     for _ in range(20):
         site.visitor().get("/blog/hello")
-    counts = re.findall(r'^flask_http_request_total{method="GET",status="200"} (\S+)', site.visitor().get("/metrics").text, re.M)
+    counts = re.findall(
+        r'^flask_http_request_total{method="GET",status="200"} (\S+)', site.visitor().get("/metrics").text, re.M
+    )
     assert float(counts[0]) >= 20
 
 
@@ -508,11 +548,17 @@ def test_admin(site: Site) -> None:
     assert site.visitor().get("/admin/user/").status == 403
     admin = signed_in(site)
     page = admin.get("/admin/user/new/")
-    assert set(re.findall('nonce="([^"]+)"', page.text)) == set(re.findall("'nonce-([^']+)'", page.policy["script-src"]))
+    assert set(re.findall('nonce="([^"]+)"', page.text)) == set(
+        re.findall("'nonce-([^']+)'", page.policy["script-src"])
+    )
     email = f"{secrets.token_hex(4)}@example.org"
     assert admin.ask("POST", "/admin/user/new/", f"email={email}").status == 400
     assert admin.post("/admin/user/new/", email=email).status == 302
-    assert email in admin.get("/admin/user/").text
+    listed = admin.get("/admin/user/").text
+    assert email in listed
+    newest = max(re.findall(r'name="id"[^>]* value="(\d+)"', listed), key=int)
+    assert admin.post("/admin/user/delete/", "/admin/user/", id=newest, url="/admin/user/").status == 302
+    assert email not in admin.get("/admin/user/").text
 
 
 def test_remember_me(other_site: Site) -> None:
@@ -540,8 +586,13 @@ def test_oauth(other_site: Site, mode: str) -> None:
         done = visitor.get(f"/oauth/callback?{sent}")
     else:
         elsewhere = Visitor(visitor.port, visitor.https)  # SameSite=Lax: no cookie is sent
-        posted = elsewhere.ask("POST", "/oauth/callback", sent, Content_Type="application/x-www-form-urlencoded",
-                               Referer="https://idp.example.org/")
+        posted = elsewhere.ask(
+            "POST",
+            "/oauth/callback",
+            sent,
+            Content_Type="application/x-www-form-urlencoded",
+            Referer="https://idp.example.org/",
+        )
         assert posted.status == 303
         done = visitor.get(posted.headers["Location"])
     assert (done.status, done.headers["Location"]) == (303, "/")
@@ -573,3 +624,44 @@ def test_flask_security(security_site: Site) -> None:
     new_key = security_site.rotate()
     assert signed_by(old) != new_key
     assert signed_by(token()) == new_key
+
+
+# What the page says does not work
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Flask:
+    """An app with no more than `secure`."""
+    app = Flask(__name__)
+    settings = {"APP_ENV": "testing", "SECRET_KEY": generate_key(0).text, "SECRET_KEY_RETENTION": "7d"}
+    secure.init_app(app, secure.Settings.load(settings, root=tmp_path))
+    return app
+
+
+@pytest.mark.parametrize(("late", "seen"), [(False, "DENY"), (True, None)], ids=["in the view", "after_request"])
+def test_header_of_plain_response(app: Flask, late: bool, seen: str | None) -> None:
+    def remove(response: Response) -> Response:
+        response.headers.pop("X-Frame-Options", None)
+        return response
+
+    app.add_url_rule("/plain", view_func=lambda: Response("") if late else remove(Response("")))
+    if late:
+        app.after_request(remove)
+    assert app.test_client().get("/plain").headers.get("X-Frame-Options") == seen
+
+
+def test_late_handler(app: Flask) -> None:
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    app.logger.addHandler(handler)
+    app.logger.error("%s", app.config["SECRET_KEY"])
+    app.logger.removeHandler(handler)
+    assert app.config["SECRET_KEY"] in log.getvalue()
+
+
+def test_refused_calls(app: Flask) -> None:
+    with app.test_request_context():
+        with pytest.raises(secure.sessions.RevocationUnsupportedError):
+            secure.sessions.revoke_all(1)
+        with pytest.raises(ValueError, match="SECRET_KEY_RETENTION"):
+            secure.tokens.verify("", "API", max_age=8 * 86400)

@@ -18,10 +18,9 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 from secure import logging as secure_logging
-from secure import web
 from secure.keys.environment import read_environment
 from secure.keys.key import Key, generate_key
-from secure.keys.watcher import KeyringWatcher, get_watcher
+from secure.keys.watcher import get_watcher
 from secure.logging import RedactingFormatter, redacted
 from secure.settings import Settings, SettingsError
 
@@ -237,12 +236,12 @@ def test_request_line(written: StringIO) -> None:
 
 @pytest.mark.parametrize("before", ["/", "/é/"])
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_request_line_without_a_record(
+def test_request_line_of_any_key(
     key: str, before: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     client = app_with_all().test_client()
-    assert isinstance(logging.getLogger().handlers[0], secure_logging.LineHandler)
+    assert len(logging.getLogger().handlers) == 1
 
     client.get("/plain", environ_overrides={"PATH_INFO": f"{before}{key}".encode().decode("latin-1")})
 
@@ -283,27 +282,6 @@ def test_two_apps(written: StringIO) -> None:
         assert not isinstance(handler.formatter.inner, RedactingFormatter)
 
 
-def test_freed_at_once() -> None:
-    """Log and headers make no reference cycle: an app goes with its last reference."""
-    settings = load()
-    gc.disable()
-    try:
-        app = Flask("site")
-        app.config["SECRET_KEY"] = NEW
-        watcher = KeyringWatcher(settings.keyring_source, settings.keyring, 0)
-        secure_logging.init_app(app, watcher, settings)
-        web._init_headers(app, True, {}, {})
-        app.add_url_rule("/", view_func=lambda: "x")
-        assert app.test_client().get("/").headers["X-Request-ID"]
-        references: list[weakref.ref[object]] = [weakref.ref(app), weakref.ref(watcher)]
-
-        del app, watcher
-
-        assert [reference() for reference in references] == [None, None]
-    finally:
-        gc.enable()
-
-
 def test_thousand_apps() -> None:
     references: list[weakref.ref[object]] = []
     settings = load()
@@ -317,15 +295,6 @@ def test_thousand_apps() -> None:
     assert [reference for reference in references if reference()] == []
     app = make_app()
     assert [reference() for reference in secure_logging._watchers] == [get_watcher(app)]
-
-
-def test_kept_wsgi_app() -> None:
-    """Whoever keeps only `app.wsgi_app` is told."""
-    wsgi = make_app().wsgi_app
-    gc.collect()
-
-    with pytest.raises(RuntimeError, match="keep a reference to the app"):
-        wsgi({"REQUEST_METHOD": "GET"}, lambda *_: lambda _: None)
 
 
 # What else can be printed

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from baking import UV, Bake, run
+from proxy import Proxy
 from redis_server import RedisServer
 from running import Server
 from serving import LIMIT, free_port, wait_until
 from serving import Server as Site
-from sessions.proxy import Proxy
 from tls import tls
 
 CLIENTS = 24

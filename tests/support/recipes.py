@@ -4,7 +4,6 @@ import ast
 import re
 import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from baking import PROJECT, Bake
 
@@ -50,7 +49,7 @@ def recipes() -> dict[str, Recipe]:
     """Return the recipes of the page by the anchor of their heading."""
     sections = re.split(r"^## (.*)\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1:]
     read = [_recipe(name, text) for name, text in zip(sections[::2], sections[1::2], strict=True)]
-    return {recipe.name.lower().replace(" ", "-"): recipe for recipe in read}
+    return {re.sub(r"[^\w\- ]", "", recipe.name.lower()).replace(" ", "-"): recipe for recipe in read if recipe.blocks}
 
 
 def with_needs(*names: str) -> list[Recipe]:
@@ -116,7 +115,11 @@ def _in_create_app(old: str, body: str) -> str:
     lines = body.splitlines(keepends=True)
     for statement in ast.parse(f"if 1:\n{body}").body[0].body:  # type: ignore[attr-defined]
         text = "".join(lines[statement.lineno - 2 : statement.end_lineno - 1])
-        old = _with_call(old, text) if text.startswith(_CALL) else old.replace("    return app\n", f"{text}    return app\n")
+        old = (
+            _with_call(old, text)
+            if text.startswith(_CALL)
+            else old.replace("    return app\n", f"{text}    return app\n")
+        )
     return old
 
 

@@ -100,7 +100,7 @@ def running() -> Iterator[Services]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             """Keep quiet."""
@@ -109,7 +109,7 @@ def running() -> Iterator[Services]:
         def handle(self) -> None:
             """Accept one mail (RFC 5321)."""
             self.wfile.write(b"220 ready\r\n")
-            while (line := self.rfile.readline()) and not line.startswith(b"QUIT"):
+            while (line := self.rfile.readline().upper()) and not line.startswith(b"QUIT"):
                 if line.startswith(b"DATA"):
                     self.wfile.write(b"354 send\r\n")
                     lines = iter(lambda: self.rfile.readline().decode().rstrip("\r\n"), ".")

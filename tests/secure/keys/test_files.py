@@ -910,7 +910,7 @@ def test_key_file_reads_back(tmp_path_factory: pytest.TempPathFactory, starts: l
     keys = [generate_key(start).text for start in starts]
     path = tmp_path_factory.mktemp("read") / "keyring"
 
-    assert files.read_key_file(write(path, files.key_file_text(keys))) == keys
+    assert files.read_key_file(write(path, "".join(f"{key}\n" for key in keys))) == keys
 
 
 @pytest.mark.parametrize("content", ["", " \n", "\ufeff", "\r\n\r\n", "\r"])

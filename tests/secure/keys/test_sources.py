@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from secure.keys import files, sources
+from secure.keys import files
 from secure.keys.environment import read_environment
 from secure.keys.key import Key, generate_key
 from secure.keys.keyring import RETENTION, InvalidKeyringError, Keyring
@@ -217,7 +217,7 @@ def test_unreadable_key_file(load: Load, tmp_path: Path) -> None:
 
 def test_no_list_of_leaked_keys(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it no keyring is valid."""
-    sources._leaked.cache_clear()
+    files.leaked_hashes.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(files, "__file__", str(tmp_path / "files.py"))
         (problem,) = problems(load, SECRET_KEY=NEW)
@@ -271,7 +271,8 @@ def test_text(tmp_path: Path) -> None:
         path.chmod(0o600)
         assert read_keyring(source, RETENTION).keys == keys
         assert path.name != ".env" or path.read_text().startswith("A=1\n")
-        path.write_text(source.first_text(1_700_000_000))
+        path.unlink()
+        path.write_text(source.text_with((generate_key(1_700_000_000),)))
         assert [key.activation for key in read_keyring(source, RETENTION).keys] == [1_700_000_000]
 
 

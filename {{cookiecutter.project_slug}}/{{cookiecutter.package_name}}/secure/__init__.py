@@ -25,16 +25,8 @@ if TYPE_CHECKING:
     from .web import csp_nonce as csp_nonce
     from .web import csrf as csrf
 
-_HOME = {
-    "Settings": "settings",
-    "SettingsError": "settings",
-    "csp_nonce": "web",
-    "csrf": "web",
-    "json_errors": "errors",
-    "setting": "settings",
-}
-"""The module of each public name that is not a module itself."""
-
+_HOME = dict.fromkeys(("Settings", "SettingsError", "setting"), "settings")
+_HOME |= {"csp_nonce": "web", "csrf": "web", "json_errors": "errors"}
 __all__ = ["Settings", "SettingsError", "csp_nonce", "csrf", "init_app", "json_errors", "sessions", "setting", "tokens"]
 
 

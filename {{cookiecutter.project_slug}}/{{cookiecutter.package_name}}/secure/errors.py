@@ -45,7 +45,7 @@ def init_app(app: Flask) -> None:
 
 def json_errors(blueprint: Blueprint) -> None:
     """Answer every HTTP error in a view of `blueprint` with JSON; call it before the blueprint is registered."""
-    blueprint.register_error_handler(HTTPException, _problem)
+    blueprint.register_error_handler(HTTPException, lambda error: _answer(error, as_json=True))
 
 
 def _negotiated(error: HTTPException) -> Response:
@@ -55,16 +55,15 @@ def _negotiated(error: HTTPException) -> Response:
     return response
 
 
-def _problem(error: HTTPException) -> Response:
-    return _answer(error, as_json=True)
-
-
 def _answer(error: HTTPException, as_json: bool) -> Response:
     response = error.get_response()
     # A redirect, or an exception that carries its own response, is an answer already.
     if error.response is not None or response.status_code < HTTPStatus.BAD_REQUEST:
         return response
-    advice = _advice(error, as_json)
+    if isinstance(error, CSRFError):
+        advice = _csrf_advice(str(error.description), as_json)
+    else:  # abort(404, "…") sets a description; else it is the class's
+        advice = str(vars(error).get("description") or ADVICE.get(error.code or 0, "Go back and try again."))
     if as_json:
         details = {"type": "about:blank", "title": error.name, "status": error.code, "detail": advice}
         response.data, response.content_type = json.dumps({**details, "request_id": request_id()}), PROBLEM
@@ -81,13 +80,6 @@ def _page(error: HTTPException, advice: str) -> str:
         if not (isinstance(failure, TemplateNotFound) and failure.name == "error.html"):
             _log.exception("cannot render error.html")
         return _BUILT_IN.format(name=error.name, advice=advice, request_id=request_id())
-
-
-def _advice(error: HTTPException, as_json: bool) -> str:
-    if isinstance(error, CSRFError):
-        return _csrf_advice(str(error.description), as_json)
-    description = vars(error).get("description")  # set by abort(404, "…"), not the class's default
-    return str(description or ADVICE.get(error.code or 0, "Go back and try again."))
 
 
 def _csrf_advice(reason: str, as_json: bool) -> str:

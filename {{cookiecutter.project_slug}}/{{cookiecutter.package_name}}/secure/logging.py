@@ -9,11 +9,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 from weakref import ref
 
@@ -28,26 +28,21 @@ from .keys.watcher import KeyringWatcher
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 REQUEST_ID = "X-Request-ID"
-_ID = "secure.request_id"
-"""The ID of a request, in its WSGI environment."""
+_ID = "secure.request_id"  # the ID of a request, in its WSGI environment
 _VALID_ID = re.compile(r"[\w.-]{8,64}", re.ASCII)
 _PRINTABLE = re.compile("[!-~]*")
 _READABLE = "%(asctime)s %(levelname)-7s %(message)s  [%(request_id)s]"
-_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 _MINUTE = 60.0
 _SWITCHED = 101
+SERVERS = ("werkzeug", "gunicorn.error", "gunicorn.access")  # their loggers may have handlers of their own
 _log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(default=str).encode
-_warned: dict[str, float] = {}
-"""When this process last warned of each cause, by the monotonic clock."""
-SERVERS = ("werkzeug", "gunicorn.error", "gunicorn.access")
-"""Loggers of the servers, which may have handlers of their own."""
-
-_watchers: list[ref[KeyringWatcher]] = []
-"""Of every app in this process: they share the handlers."""
+_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+_warned: dict[str, float] = {}  # when this process last warned of each cause, by the monotonic clock
+_watchers: list[ref[KeyringWatcher]] = []  # of every app in this process: they share the handlers
 
 
 def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
@@ -55,31 +50,25 @@ def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
 
     Behind a trusted proxy, the proxy's X-Request-ID is the request's ID.
     """
-    behind_proxy = settings.trusted_proxies > 0
+    behind_proxy, inner = settings.trusted_proxies > 0, app.wsgi_app
 
-    def layer(wsgi_app: "WSGIApplication") -> "WSGIApplication":
-        # Around all of Flask, so that every failure has an ID and a line.
-        def logged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-            given = environ.get("HTTP_X_REQUEST_ID", "") if behind_proxy else ""
-            environ[_ID] = given if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
-            began = time.perf_counter()
+    def logged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        given = environ.get("HTTP_X_REQUEST_ID", "") if behind_proxy else ""
+        environ[_ID] = given if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
+        began = time.perf_counter()
 
-            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-                _log_request(environ, int(status[:3]), began)
-                return start_response(status, [*headers, (REQUEST_ID, environ[_ID])], exc_info)
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            _log_request(environ, int(status[:3]), began)
+            return start_response(status, [*headers, (REQUEST_ID, environ[_ID])], exc_info)
 
-            try:
-                return wsgi_app(environ, start)
-            except StopIteration:  # a websocket took over the connection from gunicorn
-                _log_request(environ, _SWITCHED, began)
-                raise
-            except Exception:  # on its way to the debugger
-                _log_request(environ, 500, began)
-                raise
+        try:
+            return inner(environ, start)
+        except Exception as error:  # on its way to the debugger, or a websocket took over gunicorn's connection
+            _log_request(environ, _SWITCHED if isinstance(error, StopIteration) else 500, began)
+            raise
 
-        return logged
-
-    add_layer(app, layer)
+    # Around all of Flask, so that every failure has an ID and a line.
+    app.wsgi_app = logged  # type: ignore[method-assign]
     if not app.testing:
         _configure(settings.production)
     redact(app, watcher)
@@ -91,8 +80,7 @@ def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
 
 def request_id() -> str:
     """Return the ID of the current request."""
-    given: str = request.environ.get(_ID, "-")
-    return given
+    return str(request.environ.get(_ID, "-"))
 
 
 def warn_once_a_minute(cause: str, reason: str, hint: str) -> None:
@@ -111,52 +99,27 @@ def printable(text: str) -> str:
 def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
     if not _log.isEnabledFor(logging.INFO):  # a team may turn these lines off
         return
+    milliseconds = round((time.perf_counter() - began) * 1000, 1)
     method = printable(environ["REQUEST_METHOD"])
     # Without the query string, which may contain a token.
     path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
     client = printable(environ.get("REMOTE_ADDR") or "-")
-    milliseconds = round((time.perf_counter() - began) * 1000, 1)
     text = f"{method} {path} {status} in {milliseconds} ms for {client}"
-    fields = {
-        "request_id": environ[_ID],
-        "method": method,
-        "path": path,
-        "status": status,
-        "milliseconds": milliseconds,
-        "client": client,
-    }
-    handler = _line_handler()
-    if handler:
-        handler.write(_json(time.time(), "INFO", _log.name, text, fields))
-    else:
-        _log.handle(_log.makeRecord(_log.name, logging.INFO, "", 0, text, (), None, extra=fields))
-
-
-def _line_handler() -> "LineHandler | None":
-    """Return our handler if it writes JSON and nothing else listens to `_log`: it takes a line without a record.
-
-    A record and its way through `logging` cost three times as much as the rest of a line.
-    """
+    fields = {"request_id": environ[_ID], "method": method, "path": path, "status": status}
+    fields |= {"milliseconds": milliseconds, "client": client}
     logger = _log
     while logger.propagate and logger.parent and not logger.handlers and not logger.filters:
         logger = logger.parent
-    handler = logger.handlers[0] if len(logger.handlers) == 1 else None
-    if not isinstance(handler, LineHandler) or handler.level or len(handler.filters) > 1:
-        return None
-    formatter = handler.formatter
-    is_json = isinstance(formatter, RedactingFormatter) and isinstance(formatter.inner, JsonFormatter)
-    return handler if is_json else None
-
-
-class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes to standard error."""
-
-    def write(self, line: str) -> None:
-        """Write a line without keys, as `emit` does."""
-        text = without_keys(line) + self.terminator
-        with suppress(OSError, ValueError), self.lock or nullcontext():  # a closed standard error fails no request
-            self.stream.write(text)
-            self.stream.flush()
+    handler: Any = logger.handlers[0] if len(logger.handlers) == 1 else None
+    # A record and its way through `logging` cost as much as the rest of the line; here nobody else would see it.
+    plain = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
+    if plain and type(getattr(handler.formatter, "inner", None)) is JsonFormatter:
+        line = without_keys(_json(time.time(), "INFO", __name__, text, fields))
+        with suppress(OSError, ValueError), handler.lock:  # a closed standard error fails no request
+            handler.stream.write(f"{line}\n")
+            handler.stream.flush()
+    else:
+        _log.handle(_log.makeRecord(__name__, logging.INFO, "", 0, text, (), None, extra=fields))
 
 
 class JsonFormatter(logging.Formatter):
@@ -173,18 +136,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def _json(at: float, level: str, logger: str, text: str, fields: dict[str, Any]) -> str:
-    time = f"{_second(int(at))}.{int(at % 1 * 1000):03}Z"
-    return _encode({"time": time, "level": level, "logger": logger, "message": text, **fields})
-
-
-@lru_cache(maxsize=4)
-def _second(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return _encode({"time": moment, "level": level, "logger": logger, "message": text, **fields})
 
 
 def _configure(production: bool) -> None:
     """Log to standard error, unless the root logger is configured already."""
-    handler = LineHandler()
+    handler = logging.StreamHandler()
     handler.addFilter(_add_request_id)
     handler.setFormatter(JsonFormatter() if production else logging.Formatter(_READABLE, "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -219,10 +177,9 @@ class RedactingFormatter(logging.Formatter):
             text = self.inner.format(record)
         except Exception as error:
             place = f"{record.name}, {record.filename}:{record.lineno}"
-            reason = f"cannot format a log record ({place}): {type(error).__name__}"
-            fields = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
-            request_id = getattr(record, "request_id", "-")
-            text = self.inner.format(logging.makeLogRecord({**fields, "msg": reason, "request_id": request_id}))
+            fields = {name: getattr(record, name, "-") for name in ("name", "levelno", "levelname", "request_id")}
+            fields["msg"] = f"cannot format a log record ({place}): {type(error).__name__}"
+            text = self.inner.format(logging.makeLogRecord(fields))
         return without_keys(text)
 
 
@@ -238,8 +195,7 @@ def redact(app: Flask, watcher: KeyringWatcher) -> None:
 def without_keys(text: str) -> str:
     """Return `text` without the keys of any app in this process."""
     for reference in _watchers:
-        watcher = reference()
-        if watcher:
+        if watcher := reference():
             text = redacted(text, watcher.keyring.keys)
     return text
 
@@ -249,8 +205,8 @@ def redacted(text: str, keys: Iterable[Key]) -> str:
     for key in keys:
         for form in _forms(key.text):
             if form in text:
-                text = text.replace(form, _shown(key))
-    return KEY_PATTERN.sub(lambda match: _shown(Key(match[0])), text) if "fsk_" in text else text
+                text = text.replace(form, f"[key {key.fingerprint}]")
+    return KEY_PATTERN.sub(lambda match: f"[key {Key(match[0]).fingerprint}]", text) if "fsk_" in text else text
 
 
 @lru_cache(maxsize=64)
@@ -260,30 +216,3 @@ def _forms(text: str) -> tuple[str, ...]:
     forms |= {quote(text), quote(text, safe=""), quote_plus(text)}
     forms |= {json.dumps(form)[1:-1] for form in forms}  # the log in production is JSON
     return tuple(sorted(forms, key=len, reverse=True))
-
-
-def _shown(key: Key) -> str:
-    return f"[key {key.fingerprint}]"
-
-
-def add_layer(app: Flask, layer: "Callable[[WSGIApplication], WSGIApplication]") -> None:
-    """Replace `app.wsgi_app` by `layer(app.wsgi_app)` so that `app` is still freed with its last reference.
-
-    `app.wsgi_app` is a method of `app`; kept in an attribute of `app`, it would make a reference cycle.
-    """
-    inner: Any = app.wsgi_app
-    if getattr(inner, "__self__", None) is app:
-        inner = _weakly_bound(app, inner.__func__)
-    app.wsgi_app = layer(inner)  # type: ignore[method-assign, assignment]
-
-
-def _weakly_bound(app: Flask, method: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
-    weak = ref(app)
-
-    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        alive = weak()
-        if alive is None:
-            raise RuntimeError("the app was freed: keep a reference to the app, not only to app.wsgi_app")
-        return method(alive, environ, start_response)
-
-    return call

@@ -26,9 +26,6 @@ from .keys.sources import identity
 from .keys.text import message
 from .settings import Settings, SettingsError
 
-EXTENSION = "secret_key"
-"""The name of the keyring's watcher in `app.extensions`."""
-
 _PROJECT = __name__.split(".")[0]
 
 
@@ -36,16 +33,21 @@ class Master:
     """The hooks of a gunicorn master, for the settings of a `cls`. Ends the start if they are invalid."""
 
     def __init__(self, cls: type[Settings]) -> None:
-        self._class = cls
-        self._problem = ""
+        self._class, self._problem = cls, ""
         self._seen: object = None
         try:
             self.settings = self._refreshed()
         except SettingsError as error:
-            self._problem = error.message
-            self.settings = self._last_valid(error)
+            try:
+                if not inherited.last_valid:
+                    raise
+                self._problem, self.settings = error.message, cls.load()
+            except SettingsError:  # or the new code needs what the last valid settings lack
+                sys.exit(error.message)
         self.logger_class = JsonLogger if self.settings.production else Logger
-        _forget_project()
+        for name in list(sys.modules):  # workers import the code that is there after a reload
+            if name.split(".")[0] == _PROJECT and name != inherited.__name__:
+                del sys.modules[name]
 
     def on_starting(self, server: Any) -> None:
         """Refuse to start if the workers' user cannot read the key file."""
@@ -56,9 +58,22 @@ class Master:
             hint = f"give it read access, for example: chgrp GROUP {path} && chmod 640 {path}"
             sys.exit(message(path, f"user {server.cfg.uid} of the workers cannot read the file", hint))
 
-    def pre_fork(self, server: Any, worker: Any) -> None:
+    def pre_fork(self, server: Any, worker: Any = None) -> None:
         """Refresh what the new worker inherits; keep the last valid settings otherwise."""
-        self._refresh(server)
+        before = inherited.last_valid
+        try:
+            settings = self._refreshed()
+            self._problem = ""
+            if before != inherited.last_valid:
+                server.log.info("Workers start with the keyring: %s", settings.keyring.summary(time.time()))
+        except SettingsError as error:
+            if error.message != self._problem:
+                self._problem = error.message
+                server.log.error("Keeping the last valid settings: %s", error.message)
+        preloaded = getattr(server.app, "callable", None)
+        # Workers get it by fork, instead of creating an app of their own.
+        if watcher := getattr(preloaded, "extensions", {}).get("secret_key"):
+            watcher.refresh()
 
     def post_fork(self, server: Any, worker: Any) -> None:
         """Leave the timer to the master."""
@@ -75,43 +90,17 @@ class Master:
 
     def _follow(self, server: Any) -> None:
         """Refresh what workers inherit if the key file has changed: one `stat` per interval."""
-        found = identity(self.settings.keyring_source)
-        if found != self._seen:
-            self._seen = found
-            self._refresh(server)
-
-    def _refresh(self, server: Any) -> None:
-        before = inherited.last_valid
-        try:
-            settings = self._refreshed()
-            self._problem = ""
-            if before != inherited.last_valid:
-                server.log.info("Workers start with the keyring: %s", settings.keyring.summary(time.time()))
-        except SettingsError as error:
-            if error.message != self._problem:
-                self._problem = error.message
-                server.log.error("Keeping the last valid settings: %s", error.message)
-        preloaded = getattr(server.app, "callable", None)
-        watcher = getattr(preloaded, "extensions", {}).get(EXTENSION)
-        if watcher:  # workers get it by fork, instead of creating an app of their own
-            watcher.refresh()
+        before, self._seen = self._seen, identity(self.settings.keyring_source)
+        if before != self._seen:
+            self.pre_fork(server)
 
     def _refreshed(self) -> Settings:
         """Read the settings again, for the workers to inherit. Raises SettingsError."""
         settings = self._class.load(os.environ)
         if not settings.dotenv and inherited.last_valid and inherited.last_valid[0]:
-            hint = "restart the server if that is intended"
-            raise SettingsError([message(".env", "missing or empty", hint)])
+            raise SettingsError([message(".env", "missing or empty", "restart the server if that is intended")])
         inherited.last_valid = (settings.dotenv, tuple(key.text for key in settings.keyring.keys))
         return settings
-
-    def _last_valid(self, error: SettingsError) -> Settings:
-        try:
-            if inherited.last_valid:
-                return self._class.load()
-        except SettingsError:
-            pass  # the new code needs what the last valid settings lack
-        sys.exit(error.message)
 
 
 class JsonLogger(Logger):
@@ -126,36 +115,28 @@ class JsonLogger(Logger):
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"level": record.levelname, "logger": record.name, "message": super().format(record)}
-        return json.dumps({**fields, "time": datetime.fromtimestamp(record.created, UTC).isoformat()})
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": at, "level": record.levelname, "logger": record.name, "message": super().format(record)}
+        return json.dumps(line)
 
 
 def number(name: str, default: int) -> int:
     """Return a whole number above zero from the environment, or end the start."""
     text = os.environ.get(name) or str(default)
-    if text.isdecimal() and int(text):
-        return int(text)
-    return sys.exit(message(name, f"must be a whole number above zero, such as {default}"))
+    reason = f"must be a whole number above zero, such as {default}"
+    return int(text) if text.isdecimal() and int(text) else sys.exit(message(name, reason))
 
 
 def bind() -> str:
     """Return where to listen: with PORT, on that port of every IPv4 and IPv6 address; else on 127.0.0.1:8000."""
-    port = os.environ.get("PORT")
-    if not port:
-        return "127.0.0.1:8000"
-    return f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
+    if port := os.environ.get("PORT"):
+        return f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
+    return "127.0.0.1:8000"
 
 
 def worker_tmp_dir() -> str | None:
     """Return a folder in memory for the workers' sign of life: a disk may be read-only or slow."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-
-
-def _forget_project() -> None:
-    """Forget the project's modules, so that workers import the code that is there after a reload."""
-    for name in list(sys.modules):
-        if name.split(".")[0] == _PROJECT and name != inherited.__name__:
-            del sys.modules[name]
 
 
 def _can_read(cfg: Any, path: str) -> bool:

@@ -20,9 +20,7 @@ ENCRYPTED = "encrypted"
 SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 """The schemes of an address, and redis-py's names for them."""
 
-TIMEOUT = 1.0
-"""Seconds to wait for a server; `?socket_timeout=2` at the end of its address changes it."""
-
+TIMEOUT = 1.0  # seconds to wait for a server; `?socket_timeout=2` at the end of its address changes it
 _EXTRAS = {ENCRYPTED: ("encrypted", "cryptography"), **dict.fromkeys(SCHEMES, ("redis", "redis"))}
 _ONE_PRIMARY = "hint: name one server that accepts writes, or a proxy or host name that follows the primary"
 
@@ -57,23 +55,22 @@ def connect(address: str) -> "Redis":
     from redis.retry import Retry  # noqa: PLC0415
 
     scheme, _, rest = address.partition("://")
-    return Redis.from_url(
-        f"{SCHEMES[scheme]}://{rest}",
-        socket_timeout=TIMEOUT,
-        socket_connect_timeout=TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
+    limits = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
+    return Redis.from_url(f"{SCHEMES[scheme]}://{rest}", **limits)
 
 
 def _problem_with_server(address: str, ask: bool) -> str | None:
     from redis import RedisError  # noqa: PLC0415
     from redis.exceptions import NoPermissionError  # noqa: PLC0415
 
-    if not _is_address(address):
-        return (
-            "is not an address such as redis://user:password@127.0.0.1:6379/0\n"
-            "hint: write / in a password as %2F, ? as %3F, [ as %5B and ] as %5D"
-        )
+    try:
+        parts = urlsplit(address)
+        whole = parts.hostname and parts.port != 0 and not parts.fragment and "@" not in parts.query
+    except ValueError:
+        whole = False
+    if not whole or not re.fullmatch("(/[0-9]*)?", parts.path):
+        hint = "write / in a password as %2F, ? as %3F, [ as %5B and ] as %5D"
+        return f"is not an address such as redis://user:password@127.0.0.1:6379/0\nhint: {hint}"
     try:
         client = connect(address)
         mode = client.info("server").get("redis_mode") if ask else ""
@@ -86,13 +83,3 @@ def _problem_with_server(address: str, ask: bool) -> str | None:
     if mode in ("sentinel", "cluster"):
         return f"{masked(address)} is a Redis {str(mode).title()} node, which is not supported\n{_ONE_PRIMARY}"
     return None
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    whole = parts.hostname and port != 0 and not parts.fragment and "@" not in parts.query
-    return bool(whole and re.fullmatch("(/[0-9]*)?", parts.path))

@@ -38,8 +38,8 @@ class InvalidTokenError(Exception):
     """A token that must not be trusted; `reason` says why."""
 
     def __init__(self, reason: Reason) -> None:
-        self.reason = reason
         super().__init__(str(reason))
+        self.reason = reason
 
 
 def sign(value: Any, purpose: str) -> str:
@@ -65,10 +65,8 @@ def verify(token: str | None, purpose: str, max_age: int) -> Any:
         raise InvalidTokenError(Reason.INVALID) from None
     age = watcher.now - signed.timestamp()
     # An instance whose clock is ahead signs in our future; the keyring allows for up to its delay.
-    if age <= -ACTIVATION_DELAY:
-        raise InvalidTokenError(Reason.INVALID)
-    if age > max_age:
-        raise InvalidTokenError(Reason.EXPIRED)
+    if not -ACTIVATION_DELAY < age <= max_age:
+        raise InvalidTokenError(Reason.EXPIRED if age > 0 else Reason.INVALID)
     return value
 
 
@@ -87,10 +85,7 @@ def derive(key: Key, purpose: str) -> bytes:
 
 
 def signing_serializer(
-    watcher: KeyringWatcher,
-    active: ActiveKeys,
-    purpose: str,
-    serializer: TaggedJSONSerializer,
+    watcher: KeyringWatcher, active: ActiveKeys, purpose: str, serializer: TaggedJSONSerializer
 ) -> URLSafeTimedSerializer:
     """Return a serializer that signs with the keys of `active` for `purpose`; its results are URL-safe."""
     others = [key for key in reversed(active.verifying) if key != active.signing]
@@ -100,11 +95,6 @@ def signing_serializer(
 
 
 class _Signer(TimestampSigner):
-    """A signer that tells the time by `clock`."""
-
     def __init__(self, *args: Any, clock: Callable[[], float], **options: Any) -> None:
         super().__init__(*args, **options)
-        self._clock = clock
-
-    def get_timestamp(self) -> int:
-        return int(self._clock())
+        self.get_timestamp = lambda: int(clock())  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ A response is created with the headers, so a view or an `after_request` function
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,19 +15,16 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Flask, Request, Response, abort, after_this_request, current_app, g, request, session
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import BadRequest
-from werkzeug.formparser import FormDataParser
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from . import sessions
-from .logging import add_layer, printable, warn_once_a_minute
+from .logging import printable, warn_once_a_minute
 from .settings import Settings
 
 health = Blueprint("health", __name__)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-PROBES = frozenset({"health.healthz", "health.readyz"})
-"""Endpoints that answer under any host name: a probe asks by IP address."""
+PROBES = frozenset({"health.healthz", "health.readyz"})  # answer under any host name: a probe asks by IP address
 _FORWARDED = {"X-Forwarded-For": "HTTP_X_FORWARDED_FOR", "X-Forwarded-Proto": "HTTP_X_FORWARDED_PROTO"}
 POLICY = "Content-Security-Policy"
 CSP: Mapping[str, Iterable[str]] = {
@@ -57,37 +55,26 @@ def healthz() -> tuple[str, dict[str, str]]:
 @health.get("/readyz")
 def readyz() -> tuple[str, int, dict[str, str]]:
     """Report whether requests can be answered now: whether a session can be written."""
-    if sessions.ready():
-        return "ok\n", 200, _TEXT
-    return "the session store cannot be written\n", 503, _TEXT
+    return ("ok\n", 200, _TEXT) if sessions.ready() else ("the session store cannot be written\n", 503, _TEXT)
 
 
-class MethodFirst(CSRFProtect):  # type: ignore[misc]
-    """Flask-WTF's protection; it looks at the method first, as most requests change nothing."""
+class _CSRFProtect(CSRFProtect):  # type: ignore[misc]
+    """Flask-WTF's protection; a form or a referrer on which it would fail is a bad request."""
 
     def protect(self, apply_exemptions: bool = False) -> None:
-        """Check the current request. Raises CSRFError."""
-        if request.method in current_app.config["WTF_CSRF_METHODS"]:
-            if not _is_url(request.environ.get("HTTP_REFERER", "")):
-                abort(400)  # Flask-WTF would fail on it
+        if request.method in current_app.config["WTF_CSRF_METHODS"]:  # first, as most requests change nothing
             super().protect(apply_exemptions)
 
+    def _get_csrf_token(self) -> Any:
+        with suppress(ValueError):
+            urlsplit(request.referrer or "").port  # noqa: B018 - Flask-WTF reads it
+            if None not in request.form and None not in request.files:  # RFC 7578, section 4.2: each part has a name
+                return super()._get_csrf_token()
+        return abort(400)
 
-csrf = MethodFirst()
+
+csrf = _CSRFProtect()
 """`@csrf.exempt` on a view, or `csrf.exempt(blueprint)`, turns the check off there."""
-
-
-class FormParser(FormDataParser):
-    """Refuses a form in which a part has no name (RFC 7578, section 4.2): code that reads forms fails on it."""
-
-    def parse(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the stream, fields and files of a form. Raises BadRequest."""
-        stream, fields, files = super().parse(*args, **kwargs)
-        if None in fields or None in files:
-            for _, file in files.items(multi=True):
-                file.close()
-            raise BadRequest
-        return stream, fields, files
 
 
 def init_app(
@@ -102,28 +89,21 @@ def init_app(
     `headers` changes other headers of all responses, or removes them: `{"X-Frame-Options": None}`.
     """
     prefix: str = app.config.get("TRUSTED_PREFIX", "")
-    _name_cookie(app, settings.production, prefix)
+    # The app's name: a browser sends a cookie to every app on the host, whatever the port. `__Host-` and `__Secure-`
+    # bind it to HTTPS, `__Host-` also to this host and the path "/" (RFC 6265bis, 4.1.3).
+    name = re.sub(r"[^\w-]", "_", f"{app.name}_session", flags=re.ASCII)
+    kind = ("__Secure-" if prefix else "__Host-") if settings.production else ""
+    app.config.update(SESSION_COOKIE_NAME=kind + name, SESSION_COOKIE_PATH=prefix or "/")
     _init_headers(app, settings.production, csp or {}, headers or {})
-    app.request_class = type("Request", (app.request_class,), {"form_data_parser_class": FormParser})
     _check_requests(app, settings, prefix)
     csrf.init_app(app)
     app.register_blueprint(health)
     app.jinja_env.globals["csp_nonce"] = csp_nonce
-    proxies = settings.trusted_proxies
-    if proxies:
+    if proxies := settings.trusted_proxies:
         # Not x_host: if the proxy does not set that header, the client can.
         x_prefix = proxies if prefix else 0
-        add_layer(app, lambda wsgi: ProxyFix(wsgi, x_for=proxies, x_proto=proxies, x_prefix=x_prefix))
-
-
-def _name_cookie(app: Flask, production: bool, prefix: str) -> None:
-    """Name the session cookie after the app: a browser sends it to every app on the host, whatever the port.
-
-    `__Host-` and `__Secure-` bind it to HTTPS, `__Host-` also to this host and the path "/" (RFC 6265bis, 4.1.3).
-    """
-    name = re.sub(r"[^\w-]", "_", f"{app.name}_session", flags=re.ASCII)
-    kind = ("__Secure-" if prefix else "__Host-") if production else ""
-    app.config.update(SESSION_COOKIE_NAME=kind + name, SESSION_COOKIE_PATH=prefix or "/")
+        layer = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_prefix=x_prefix)
+        app.wsgi_app = layer  # type: ignore[method-assign]
 
 
 def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
@@ -138,44 +118,33 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
     def check() -> None:
         current: Request = request._get_current_object()  # type: ignore[attr-defined]
         if hosts and not is_served(current.host) and current.endpoint not in PROBES:
-            hint = "if it is one of this app's names, add it to TRUSTED_HOSTS"
-            warn_once_a_minute("request refused", f"host {_short(current.host)} is not in TRUSTED_HOSTS", hint)
-            abort(400)
+            reason = f"host {printable(current.host[:100])} is not in TRUSTED_HOSTS"
+            refuse("request refused", reason, "if it is one of this app's names, add it to TRUSTED_HOSTS")
         if prefix and current.script_root not in ("", prefix):
-            reason = f"X-Forwarded-Prefix {_short(current.script_root)} is not TRUSTED_PREFIX ({prefix})"
-            warn_once_a_minute("wrong prefix", reason, "set TRUSTED_PREFIX to the path that the proxy sends")
-            abort(400)
-        sent = [name for name, variable in _FORWARDED.items() if variable in current.environ]
-        if sent and not proxies:
+            reason = f"X-Forwarded-Prefix {printable(current.script_root[:100])} is not TRUSTED_PREFIX ({prefix})"
+            refuse("wrong prefix", reason, "set TRUSTED_PREFIX to the path that the proxy sends")
+        missing = [name for name, variable in _FORWARDED.items() if variable not in current.environ]
+        if not proxies and len(missing) < len(_FORWARDED):
+            sent = next(name for name in _FORWARDED if name not in missing)
             hint = "behind a proxy, set TRUSTED_PROXIES to the number of proxies"
-            warn_once_a_minute(f"{sent[0]} ignored", "TRUSTED_PROXIES is 0", hint)
-        elif proxies and len(sent) < len(_FORWARDED) and current.endpoint not in PROBES:
-            missing = ", ".join(name for name in _FORWARDED if name not in sent)
+            warn_once_a_minute(f"{sent} ignored", "TRUSTED_PROXIES is 0", hint)
+        elif proxies and missing and current.endpoint not in PROBES:
             hint = "have the proxy send it; if there is no proxy, set TRUSTED_PROXIES=0"
-            warn_once_a_minute(f"no {missing} in a request", f"TRUSTED_PROXIES is {proxies}", hint)
+            warn_once_a_minute(f"no {', '.join(missing)} in a request", f"TRUSTED_PROXIES is {proxies}", hint)
+
+    def refuse(*why: str) -> None:
+        warn_once_a_minute(*why)
+        abort(400)
+
+    def warn_of_http(response: Response) -> Response:
+        if request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
+            reason = "browsers do not return the session cookie, so every form and sign-in fails"
+            hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and have it send X-Forwarded-Proto"
+            warn_once_a_minute("page with a form over plain HTTP", reason, hint)
+        return response
 
     if settings.production:
-        app.after_request(_warn_of_http)
-
-
-def _warn_of_http(response: Response) -> Response:
-    if request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
-        reason = "browsers do not return the session cookie, so every form and sign-in fails"
-        hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and have it send X-Forwarded-Proto"
-        warn_once_a_minute("page with a form over plain HTTP", reason, hint)
-    return response
-
-
-def _short(text: str) -> str:
-    return printable(text[:100])
-
-
-def _is_url(text: str) -> bool:
-    try:
-        urlsplit(text).port  # noqa: B018
-    except ValueError:
-        return False
-    return True
+        app.after_request(warn_of_http)
 
 
 def _init_headers(
@@ -194,21 +163,12 @@ def _init_headers(
     plain = app.response_class
     custom = type("Response", (SecureResponse, plain), {"plain": plain})
     app.response_class = SecureResponse if plain is Response else custom
-
-    @app.after_request
-    def complete(response: Response) -> Response:
-        if not isinstance(response, SecureResponse):  # another function has replaced the view's
-            _complete(response)
-        return response
+    app.after_request(_complete)  # for a response with which another function has replaced the view's
 
 
 def default_headers() -> dict[str, tuple[str, str]]:
-    """Return the default headers of the current app: name and value by the name in lower case."""
-    try:
-        defaults: dict[str, tuple[str, str]] = current_app.extensions[_EXTENSION][0]
-    except RuntimeError:  # outside an app
-        return {}
-    return defaults
+    """Return the current app's default headers, name and value by the name in lower case; {} outside an app."""
+    return current_app.extensions[_EXTENSION][0] if current_app else {}
 
 
 def csp_nonce() -> str:
@@ -216,30 +176,28 @@ def csp_nonce() -> str:
 
     For a streamed template, call it in the view: the headers are sent before the template runs.
     """
+
+    def allow_nonce(response: Response) -> Response:
+        directives = current_app.extensions[_EXTENSION][1]
+        if response.headers.get(POLICY) == _policy(directives):  # else the view has its own
+            allowed = [f"'nonce-{g.csp_nonce}'"]
+            response.headers[POLICY] = _policy(_extended(directives, {"script-src": allowed, "style-src": allowed}))
+        return response
+
     if "csp_nonce" not in g:
         g.csp_nonce = secrets.token_urlsafe(16)
-        after_this_request(_allow_nonce)
-    nonce: str = g.csp_nonce
-    return nonce
-
-
-def _allow_nonce(response: Response) -> Response:
-    directives = current_app.extensions[_EXTENSION][1]
-    if response.headers.get(POLICY) == _policy(directives):  # else the view has its own
-        allowed = [f"'nonce-{g.csp_nonce}'"]
-        response.headers[POLICY] = _policy(_extended(directives, {"script-src": allowed, "style-src": allowed}))
-    return response
+        after_this_request(allow_nonce)
+    return str(g.csp_nonce)
 
 
 class SecureResponse(Response):
     """Flask's response with the default headers.
 
-    Whoever looks at `headers` sees them. If nobody did, they are added to the list that the server gets: werkzeug
+    Code that reads `headers` finds them there. If none did, they are added to the list that the server gets: werkzeug
     checks each header in `headers` twice, which takes a tenth of a short request's time.
     """
 
-    plain: type[Response] = Response
-    """The class of the app's responses without this one."""
+    plain: type[Response] = Response  # the class of the app's responses without this one
     _pending = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -249,7 +207,7 @@ class SecureResponse(Response):
     @property
     def headers(self) -> Headers:
         """The headers, with the defaults."""
-        headers: Headers = self.__dict__["headers"]
+        headers: Headers = vars(self)["headers"]
         if self._pending:
             self._pending = False
             headers.extend(_missing(headers))
@@ -257,16 +215,15 @@ class SecureResponse(Response):
 
     @headers.setter
     def headers(self, headers: Headers) -> None:
-        self.__dict__["headers"] = headers
+        vars(self)["headers"] = headers
 
     @classmethod
     def force_type(cls, response: Any, environ: Any = None) -> Any:
         """Add the headers to any other response; one of Flask's keeps its class, which may be an extension's."""
         if isinstance(response, cls.plain):
-            _complete(response)
-            return response
+            return _complete(response)
         forced = super().force_type(response, environ)
-        forced.__dict__["_pending"] = True
+        vars(forced)["_pending"] = True
         return forced
 
     def get_wsgi_response(self, environ: Any) -> Any:
@@ -277,11 +234,12 @@ class SecureResponse(Response):
         return body, status, [*headers, *_missing(headers)] if pending else headers
 
 
-def _complete(response: Response) -> None:
+def _complete(response: Response) -> Response:
     """Add the headers to a response of another class, once: what is missing later was removed."""
-    if _COMPLETE not in response.__dict__:
-        setattr(response, _COMPLETE, True)
+    if not isinstance(response, SecureResponse) and _COMPLETE not in vars(response):
+        vars(response)[_COMPLETE] = True
         response.headers.extend(_missing(response.headers))
+    return response
 
 
 def _missing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The commands: flask secret-key init, generate, status, rotate, cancel, revoke, scan.
 
-They are registered as an entry point and build no app, so they work when the app cannot start. They act on the
-project in which they are run (`project.py`). Only `generate` and `--print` print a key.
+They are an entry point and build no app, so they work when the app cannot start. They act on the project in which they
+are run (`project.py`). Only `generate` and `--print` print a key.
 """
 
 import errno
@@ -11,53 +11,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from . import files, report
+from . import files, report, sources
 from .environment import Environment, read_environment
 from .git import ScanError, scan, untrack, would_track
 from .key import Key, generate_key
 from .keyring import ACTIVATION_DELAY, InvalidKeyringError, Keyring, NothingToCancelError, RotationInProgressError
 from .project import ProjectError, find_project, foreign_dotenv
-from .sources import (
-    RETENTION_SETTING,
-    DotenvSource,
-    EnvironSource,
-    FileSource,
-    Source,
-    as_variables,
-    find_source,
-    load_keyring,
-    read_keyring,
-    retention,
-)
+from .sources import DotenvSource, EnvironSource, FileSource
 from .text import format_duration, message, parse_duration
 
-WAIT = 10.0
-"""Seconds for which a command that must not be lost waits for the lock."""
-
-
-class Duration(click.ParamType[int]):
-    """A length of time on the command line, such as 30m or 1h, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the seconds."""
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error))
+WAIT = 10.0  # seconds for which a command that must not be lost waits for the lock
 
 
 class _Commands(click.Group):
     """Shows an error of the commands as its message, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
         try:
             return super().invoke(ctx)
         except (InvalidKeyringError, files.FileError, ProjectError, ScanError) as error:
@@ -68,6 +43,17 @@ class _Commands(click.Group):
             with suppress(OSError, ValueError):  # what is still buffered would fail again at the exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             _fail(message("cannot write the output", (error.strerror or "unknown error").lower()))
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+_duration = partial(click.option, metavar="DURATION", callback=_seconds)
+_print = click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
 
 
 @click.group("secret-key", cls=_Commands)
@@ -82,9 +68,9 @@ def secret_key() -> None:
 def init() -> None:
     """Create the first key; never change an existing one."""
     environment = _environment()
-    source = find_source(environment)
+    source = sources.find_source(environment)
     if isinstance(source, EnvironSource) or not _create_first_key(source):
-        read_keyring(source, retention(environment))
+        sources.read_keyring(source, sources.retention(environment))
         click.echo(f"Nothing changed: {source!r} already has a key.")
         return
     click.echo(f"Created a key in {source.path}.")
@@ -101,16 +87,15 @@ def generate() -> None:
 
 @secret_key.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a monitor.")
-@click.option("--max-age", type=Duration(), help="Fail if the signing key is older, e.g. 400d.")
+@_duration("--max-age", help="Fail if the signing key is older, e.g. 400d.")
 def status(as_json: bool, max_age: int | None) -> None:
     """Show each key: fingerprint, state, dates, and where it is kept.
 
     Fails if an app would not start with this keyring, or if a wrong clock has dated a key far in the future.
     """
-    source, keyring, _ = load_keyring(_environment())
+    source, keyring, _ = sources.load_keyring(_environment())
     now = _now()
-    shown = report.as_json if as_json else report.table
-    click.echo(shown(keyring, source, now))
+    click.echo((report.as_json if as_json else report.table)(keyring, source, now))
     for key in keyring.far_future(now):
         _fail(message(f"key {key.fingerprint}", *report.far_future(keyring, now)))
     signing = keyring.signing(now)
@@ -120,66 +105,73 @@ def status(as_json: bool, max_age: int | None) -> None:
 
 
 @secret_key.command()
-@click.option("--in", "delay", type=Duration(), help="When the new key starts to sign [default: 1h].")
+@_duration("--in", "delay", help="When the new key starts to sign [default: 1h].")
 @click.option("--now", "at_once", is_flag=True, help="Let it sign at once: for a single process.")
-@click.option("--if-older-than", "age", type=Duration(), help="Do nothing if the newest key is younger, e.g. 90d.")
-@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+@_duration("--if-older-than", "age", help="Do nothing if the newest key is younger, e.g. 90d.")
+@_print
 def rotate(delay: int | None, at_once: bool, age: int | None, to_print: bool) -> None:
     """Add a key that signs in one hour, and remove the expired ones. Nobody is logged out."""
     if at_once and delay is not None:
         raise click.UsageError("--in and --now exclude each other")
     environment = _environment()
-    source, longest = find_source(environment), retention(environment)
-    seconds = 0 if at_once else ACTIVATION_DELAY if delay is None else delay
+    path, longest = sources.find_source(environment).path, sources.retention(environment)
     if delay and delay > longest:
-        raise click.UsageError(f"--in: must not be longer than {RETENTION_SETTING} ({format_duration(longest)})")
+        limit = f"{sources.RETENTION_SETTING} ({format_duration(longest)})"
+        raise click.UsageError(f"--in: must not be longer than {limit}")
 
     def rotated(keyring: Keyring) -> Keyring | None:
         if age is not None and _is_young(keyring, age):
             return None
-        if source.path and not to_print:
-            _refuse_tracked(source.path)
-        return _rotated(keyring, seconds)
+        if path and not to_print:
+            _refuse_tracked(path)
+        now = _now()
+        try:
+            new = generate_key(now if at_once else now + (ACTIVATION_DELAY if delay is None else delay))
+            return keyring.with_new_key(new, now)
+        except RotationInProgressError as error:
+            reason = f"its key signs from {report.time_and_wait(error.activation, now)}"
+            hint = "rotate again after that, or remove that key: flask secret-key cancel"
+            _fail(message("a rotation is in progress", reason, hint))
+        except (OverflowError, ValueError):
+            hint = "check the clock of this machine"
+            _fail(message("cannot rotate", "the new key would sign after the year 9999", hint))
 
-    changed = _change(source, longest, rotated, to_print, wait=WAIT if age is not None else 0)
-    if changed:
+    if changed := _change(environment, rotated, to_print, wait=WAIT if age is not None else 0):
         click.echo(report.rotation(*changed, _now(), redeploy=to_print), err=to_print)
 
 
 @secret_key.command()
-@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+@_print
 def cancel(to_print: bool) -> None:
     """Remove a key that has not signed yet. Nobody is logged out."""
-    environment = _environment()
-
-    def cancelled(keyring: Keyring) -> Keyring:
-        try:
-            return keyring.without_upcoming(_now())
-        except NothingToCancelError as error:
-            _fail(message("nothing to cancel", str(error)))
-
-    _change(find_source(environment), retention(environment), cancelled, to_print)
+    try:
+        _change(_environment(), lambda keyring: keyring.without_upcoming(_now()), to_print)
+    except NothingToCancelError as error:
+        _fail(message("nothing to cancel", str(error)))
 
 
 @secret_key.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
+@_print
 def revoke(yes: bool, to_print: bool) -> None:
     """After a leak: replace all keys by one new key, which signs at once. Everyone is logged out."""
     environment = _environment()
-    source = find_source(environment)
+    source = sources.find_source(environment)
     keys = (generate_key(_now()),)
     if to_print or isinstance(source, EnvironSource):
         _print_variables(keys, to_print)
         return
     if files.is_absent(source.path):
         _fail(message(source.path, "no such file", source.missing_hint))
-    if not yes:
-        _confirm(f"Replace all keys in {source.path} and log everyone out?")
+    try:
+        if not yes:
+            click.confirm(f"Replace all keys in {source.path} and log everyone out?", abort=True)
+    except (click.Abort, RuntimeError):  # RuntimeError: standard input is closed
+        _fail(message("revoke", "not confirmed (nothing changed)", "to do it without a question, add --yes"))
     with _locked(source, WAIT) as target:
         files.replace(target, source.text_with(keys))
     click.echo(f"{source.path} now has one key, {keys[0].fingerprint}.")
-    read_keyring(source, retention(environment))  # an app that refuses the file would keep the old keyring
+    sources.read_keyring(source, sources.retention(environment))  # an app that refuses the file keeps the old keyring
     click.echo("Running apps that read this file refuse the old keys within seconds.")
     if would_track(source.path):
         click.echo(f"warning: {message(source.path, 'git tracks this file', untrack(source.path))}", err=True)
@@ -209,8 +201,7 @@ def _environment() -> Environment:
     script_info = click.get_current_context().find_root().obj
     flask_app = getattr(script_info, "app_import_path", None) or os.environ.get("FLASK_APP", "")
     environment = read_environment(os.environ, find_project(flask_app))
-    problem = foreign_dotenv(environment)
-    if problem:
+    if problem := foreign_dotenv(environment):
         _fail(problem)
     if warning := environment.ignored_key():
         click.echo(f"warning: {warning}", err=True)
@@ -222,7 +213,7 @@ def _create_first_key(source: DotenvSource | FileSource) -> bool:
     if files.is_absent(source.path):
         _refuse_tracked(source.path)
         with files.locked(source.path):
-            return files.create(source.path, source.first_text(_now()))
+            return files.create(source.path, source.text_with((generate_key(_now()),)))
     if _has_key(source):  # asked without the lock: a file that only others may change is no error
         return False
     _refuse_tracked(source.path)
@@ -247,44 +238,26 @@ def _is_young(keyring: Keyring, age: int) -> bool:
     now, newest = _now(), keyring.keys[0]
     if keyring.far_future(now) or newest.activation is None or now - newest.activation > age:
         return False
+    why = f"is {format_duration(now - newest.activation)} old, not more than {format_duration(age)}"
     if newest.activation > now:
         why = f"signs from {report.time_and_wait(newest.activation, now)}"
-    else:
-        why = f"is {format_duration(now - newest.activation)} old, not more than {format_duration(age)}"
     click.echo(f"Nothing to do: key {newest.fingerprint} {why}.")
     return True
 
 
-def _rotated(keyring: Keyring, delay: int) -> Keyring:
-    now = _now()
-    try:
-        return keyring.with_new_key(generate_key(now + delay), now)
-    except RotationInProgressError as error:
-        at = report.time_and_wait(error.activation, now)
-        hint = "rotate again after that, or remove that key: flask secret-key cancel"
-        _fail(message("a rotation is in progress", f"its key signs from {at}", hint))
-    except (OverflowError, ValueError):
-        _fail(message("cannot rotate", "the new key would sign after the year 9999", "check the clock of this machine"))
-
-
 def _change(
-    source: Source,
-    retention: int,
-    change: Callable[[Keyring], Keyring | None],
-    to_print: bool,
-    wait: float = 0,
+    environment: Environment, change: Callable[[Keyring], Keyring | None], to_print: bool, wait: float = 0
 ) -> tuple[Keyring, Keyring] | None:
     """Change the keyring, or print the variables to set; return it before and after, None if it is unchanged."""
+    source, retention = sources.find_source(environment), sources.retention(environment)
     if to_print or isinstance(source, EnvironSource):
-        before = read_keyring(source, retention)
-        after = change(before)
-        if after:
+        before = sources.read_keyring(source, retention)
+        if after := change(before):
             _print_variables(after.keys, to_print)
     else:
         with _locked(source, wait) as target:
-            before = read_keyring(source, retention)
-            after = change(before)
-            if after:
+            before = sources.read_keyring(source, retention)
+            if after := change(before):
                 files.replace(target, source.text_with(after.keys))
         if after:
             gone = ", ".join(key.fingerprint for key in before.keys if key not in after.keys)
@@ -294,18 +267,10 @@ def _change(
 
 def _print_variables(keys: tuple[Key, ...], to_print: bool) -> None:
     if not to_print:
-        command = f"flask secret-key {click.get_current_context().info_name} --print"
-        reason = "a command cannot change it"
-        _fail(message("the keyring is in the process environment", reason, f"set what this prints: {command}"))
-    for name, value in as_variables(keys).items():
+        hint = f"set what this prints: flask secret-key {click.get_current_context().info_name} --print"
+        _fail(message("the keyring is in the process environment", "a command cannot change it", hint))
+    for name, value in sources.as_variables(keys).items():
         click.echo(f"{name}={value}")
-
-
-def _confirm(question: str) -> None:
-    try:
-        click.confirm(question, abort=True)
-    except (click.Abort, RuntimeError):  # RuntimeError: standard input is closed
-        _fail(message("revoke", "not confirmed (nothing changed)", "to do it without a question, add --yes"))
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """The settings of a process: its environment and the project's `.env`.
 
-One rule: `.env` is read unless the process sets APP_ENV=production. When it is read, its keys win over copies in
-the process environment; for every other setting the process environment wins. No other file counts.
+One rule: `.env` is read unless the process sets APP_ENV=production. When it is read, its keys win over copies in the
+process environment; for every other setting the process environment wins. No other file counts.
 
 The `flask` command, shells, IDEs and `--env-file` copy `.env` into the process environment. Such a copy must not
-outlive a rotation, so the keys come from the file. For the same reason a `.env` that sets APP_ENV=production itself
-is read in production too: the process's APP_ENV may be a copy of that line. And in production the `flask` command
-ignores a key of the process that equals the one in `.env`: it is a copy that Flask has made.
+outlive a rotation, so the keys come from the file. For the same reason a `.env` that sets APP_ENV=production itself is
+read in production too: the process's APP_ENV may be a copy of that line. And in production the `flask` command ignores
+a key of the process that equals the one in `.env`: it is a copy that Flask has made.
 """
 
 import os
@@ -18,18 +18,14 @@ from itertools import takewhile
 from pathlib import Path
 
 import click
-import dotenv
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from .files import FileError, identity, is_absent, read_text
 from .text import message
 
-APP_ENV = "APP_ENV"
-PRODUCTION = "production"
-KEY = "SECRET_KEY"
-FALLBACKS = "SECRET_KEY_FALLBACKS"
-KEY_FILE = "SECRET_KEY_FILE"
-KEY_NAMES = (KEY, FALLBACKS, KEY_FILE)
+APP_ENV, PRODUCTION = "APP_ENV", "production"
+KEY_NAMES = KEY, FALLBACKS, KEY_FILE = "SECRET_KEY", "SECRET_KEY_FALLBACKS", "SECRET_KEY_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,39 +66,29 @@ class Environment:
             if _texts([value]) - known:
                 reason = f"ignored in the process environment, because the keyring is in {self.dotenv_path}"
                 repeated = (self.dotenv or {}).get(APP_ENV, "").strip() == PRODUCTION
-                use = f"remove {APP_ENV} from .env and set" if repeated else "set"
-                use = f"{use} {APP_ENV}={PRODUCTION} in the process environment"
-                return message(name, reason, f"unset {name} if it is an old copy; to use it instead of .env, {use}")
+                use = f"{f'remove {APP_ENV} from .env and ' * repeated}set {APP_ENV}={PRODUCTION}"
+                hint = f"unset {name} if it is an old copy; to use it instead of .env, {use} in the process environment"
+                return message(name, reason, hint)
         return ""
 
 
 def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
-    """Read the variables of `environ` and of the `.env` in the folder `root`.
-
-    Raises FileError if a `.env` that counts cannot be read.
-    """
+    """Read `environ` and the `.env` in the folder `root`. Raises FileError if a `.env` that counts cannot be read."""
     path = os.fspath(root / ".env")
-    in_production = environ.get(APP_ENV, "").strip() == PRODUCTION
+    in_production, process = environ.get(APP_ENV, "").strip() == PRODUCTION, dict(environ)
     seen = identity(path)
-    dotenv: dict[str, str] | None
     try:
         dotenv = {} if is_absent(path) else read_dotenv(path)
     except FileError:
         if not in_production:
             raise
-        dotenv = None
-    process = dict(environ)
-    if in_production and dotenv is not None and dotenv.get(APP_ENV, "").strip() != PRODUCTION:
-        if _copied_by_flask():
-            process = {name: value for name, value in environ.items() if (name, value) not in _keys(dotenv).items()}
-        dotenv = None
-    return Environment(process, dotenv, root, seen)
-
-
-def _copied_by_flask() -> bool:
-    """Whether this is the `flask` command, which copies `.env` into the process environment, in production too."""
+        return Environment(process, None, root, seen)
+    if not in_production or dotenv.get(APP_ENV, "").strip() == PRODUCTION:
+        return Environment(process, dotenv, root, seen)
     context = click.get_current_context(silent=True)
-    return bool(context and getattr(context.find_root().obj, "load_dotenv_defaults", False))
+    if context and getattr(context.find_root().obj, "load_dotenv_defaults", False):  # `flask` has copied `.env`
+        process = {name: value for name, value in environ.items() if (name, value) not in _keys(dotenv).items()}
+    return Environment(process, None, root, seen)
 
 
 def _keys(values: Mapping[str, str]) -> dict[str, str]:
@@ -121,8 +107,8 @@ def read_dotenv(path: str) -> dict[str, str]:
 def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
     """Return the text of a `.env` file with `changes` made, and every other line byte for byte.
 
-    A variable is changed where it is assigned last, and its earlier assignments are removed. A new one
-    that has a value is added at the end. Raises FileError if the result would read back differently.
+    A variable is changed where it is assigned last, and its earlier assignments are removed. A new one that has a value
+    is added at the end. Raises FileError if the result would read back differently.
     """
     before = _parsed(text)
     changes = {name: value for name, value in changes.items() if value or name in before}
@@ -134,7 +120,8 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
         if binding.key not in changes:
             pieces.append(line)
         elif last[binding.key] == number:
-            pieces.append(_with_value(line, changes[binding.key]))
+            match = _ASSIGNMENT.fullmatch(line)
+            pieces.append(f"{match['name']}={_quoted(changes[binding.key])}{match['rest']}" if match else line)
         else:
             pieces += takewhile(str.isspace, line.splitlines(keepends=True))  # the blank lines above it
     end = "\r\n" if "\r\n" in text else "\n"
@@ -157,11 +144,6 @@ _ASSIGNMENT = re.compile(
 )
 
 
-def _with_value(line: str, value: str) -> str:
-    match = _ASSIGNMENT.fullmatch(line)
-    return f"{match['name']}={_quoted(value)}{match['rest']}" if match else line
-
-
 def _quoted(value: str) -> str:
     if re.fullmatch(r"[\w.,:/+@%~-]*", value):
         return value
@@ -169,5 +151,4 @@ def _quoted(value: str) -> str:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    values = dotenv.dotenv_values(stream=StringIO(text), interpolate=False)
-    return {name: value or "" for name, value in values.items()}
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items()}

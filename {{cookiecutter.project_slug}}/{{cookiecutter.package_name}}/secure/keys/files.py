@@ -1,9 +1,8 @@
 """Files that hold keys: read with suspicion, replaced whole or not at all.
 
-A change happens under a lock. The new text goes to a new file beside the old one, gets its owner, access
-control list and mode, is flushed and renamed over it, and the folder is flushed: a kill at any moment
-leaves the old text or the new. What a kill can leave beside it ends in TEMPORARY, which `.gitignore`
-lists, and the next change removes it.
+A change happens under a lock. The new text goes to a new file beside the old one, gets its owner, access control list
+and mode, is flushed and renamed over it, and the folder is flushed: a kill at any moment leaves the old text or the
+new. What a kill can leave beside it ends in TEMPORARY, which `.gitignore` lists; the next change removes it.
 """
 
 import errno
@@ -13,8 +12,9 @@ import shlex
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 
 from .key_format import generate_text
 from .text import message
@@ -25,13 +25,16 @@ if sys.platform != "win32":
     import select
 
 TEMPORARY = ".fsk-tmp"
+NEW_ENV = """\
+# The settings of this machine, with its secret key. Do not commit or share this file.
+# Show the state of the key with: flask secret-key status
+APP_ENV=development
+"""
 _ACL = "system.posix_acl_access"
-_LARGEST = 1 << 20
-_PIPE_WAIT = 2
+_LARGEST, _PIPE_WAIT = 1 << 20, 2  # bytes, seconds
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not hang us
-_WITHOUT_MODES = ("9p", "cifs", "drvfs", "exfat", "fuse", "msdos", "ntfs", "smb", "vboxsf", "vfat")
-"""The types of file systems that can show 0777 whatever chmod does."""
+_MODELESS = ("9p", "cifs", "drvfs", "exfat", "fuse", "msdos", "ntfs", "smb", "vboxsf", "vfat")
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system answers to a call that it does not have (CIFS, 9p, sshfs, WSL, NFS)."""
 
@@ -40,6 +43,7 @@ class FileError(Exception):
     """A file that cannot be read or changed safely. The message names the file and may end in a hint."""
 
 
+@cache
 def leaked_hashes() -> bytes:
     """Return the hashes of the public keys, as `key.validate_key` takes them. Raises FileError."""
     return _read(os.path.join(os.path.dirname(os.path.abspath(__file__)), "leaked.bin"), trusted=True)
@@ -47,11 +51,7 @@ def leaked_hashes() -> bytes:
 
 def first_env(now: float) -> str:
     """Return the text of a new project's `.env`, with a new key that signs from `now` (epoch seconds)."""
-    return (
-        "# The settings of this machine, with its secret key. Do not commit or share this file.\n"
-        "# Show the state of the key with: flask secret-key status\n"
-        f"APP_ENV=development\nSECRET_KEY={generate_text(int(now))}\n"
-    )
+    return f"{NEW_ENV}SECRET_KEY={generate_text(int(now))}\n"
 
 
 def is_absent(path: str) -> bool:
@@ -66,7 +66,7 @@ def is_absent(path: str) -> bool:
 def identity(path: str) -> tuple[int, ...]:
     """Return what tells one state of a file from another; only the error's number if there is none.
 
-    [1] is the inode: if it stays while the rest changes, someone is writing the file in place, as no command does.
+    [1] is the inode: if it stays while the rest changes, someone writes the file in place, as no command does.
     """
     try:
         found = os.stat(path)
@@ -77,7 +77,7 @@ def identity(path: str) -> tuple[int, ...]:
 
 
 def resolve(path: str) -> str:
-    """Return the path of the file that the symbolic link `path` leads to, or `path` if it is no link.
+    """Return the path that the symbolic link `path` leads to, or `path` if it is no link.
 
     Raises FileError for a link in a folder that other users can write to: one of them could have made it.
     """
@@ -95,18 +95,15 @@ def resolve(path: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """Return the text of a file that may hold keys, without a byte order mark.
+    """Return the UTF-8 text of a file of at most 1 MiB that may hold keys, without a byte order mark.
 
-    A named pipe counts as a file if a program writes to it within two seconds. Raises FileError if it is
-    not UTF-8 text of at most 1 MiB, and if another user could have written it or put it there.
+    A named pipe counts as a file if a program writes to it within two seconds. Raises FileError, also if another user
+    could have written the file or put it there.
     """
-    try:
-        text = _read(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        hint = "save the file as UTF-8, without changing its contents"
-        raise _refusal("read", path, "not UTF-8 text, or it has NUL characters", hint)
+    text = _read(path).decode("utf-8-sig", errors="surrogateescape")
+    if re.search("[\0\udc80-\udcff]", text):
+        reason = "not UTF-8 text, or it has NUL characters"
+        raise _refusal("read", path, reason, "save the file as UTF-8, without changing its contents")
     return text
 
 
@@ -126,26 +123,26 @@ def read_key_file(path: str) -> list[str]:
     return lines
 
 
-def key_file_text(keys: Iterable[str]) -> str:
-    """Return the text of a key file with `keys`, newest first."""
-    return "".join(f"{key}\n" for key in keys)
-
-
 @contextmanager
 def locked(path: str, wait: float = 0) -> Iterator[None]:
     """Hold the lock under which `path` is created or replaced, after waiting for it for `wait` seconds.
 
-    Nobody can hold it who cannot write to the folder: it is on a file that only its owner can open. Raises
-    FileError if another process holds it, and for any error of the system inside the block.
+    Only who can write to the folder can hold it: it is on a file that only its owner can open. Raises FileError if
+    another process holds it, and for any error of the system inside the block.
     """
     name, give_up, lock = f"{path}.lock{TEMPORARY}", time.monotonic() + wait, None
     try:
         while sys.platform != "win32" and (lock := _try_lock(name)) is None:
             if time.monotonic() >= give_up:
-                raise _refusal("write", path, *_holder(name))
+                reason, hint = f"{name} is in use", f"if no other command is running: rm -f {shlex.quote(name)}"
+                with suppress(OSError, ValueError), open(name, "rb", opener=_open_to_read) as file:
+                    process = int(file.read(20))
+                    reason = f"process {process} is changing it"
+                    hint = f"try again; if that process hangs: kill {process}"
+                raise _refusal("write", path, reason, hint)
             time.sleep(0.05)
-        with suppress(FileNotFoundError):
-            os.unlink(path + TEMPORARY)  # left by a killed process: its lock is ours now
+        with suppress(FileNotFoundError):  # left by a killed process: its lock is ours now
+            os.unlink(path + TEMPORARY)
         yield
     except OSError as error:
         raise _refusal("write", path, f"{_reason(error)} (file unchanged)", _hint(error, path)) from None
@@ -157,9 +154,9 @@ def locked(path: str, wait: float = 0) -> Iterator[None]:
 
 
 def create(path: str, text: str) -> bool:
-    """Make a file that only its owner can read, from its first byte; False if the name exists.
+    """Make a file that only its owner can read; False if the name exists. Call it under `locked`.
 
-    Call it under `locked`. The name appears with the whole text behind it. A link is not followed.
+    The name appears with the whole text behind it. A link is not followed.
     """
     with _new_file(path, text) as temporary:
         try:
@@ -177,9 +174,9 @@ def create(path: str, text: str) -> bool:
 
 
 def replace(path: str, text: str) -> None:
-    """Replace a regular file's text, keeping its owner, mode, access control list and other attributes.
+    """Replace a regular file's text, keeping its owner, mode and other attributes. Call it under `locked`.
 
-    Call it under `locked`. Raises FileError if one of them cannot be kept: nobody gains read access.
+    Raises FileError if one of them cannot be kept: nobody gains read access.
     """
     found = os.lstat(path)
     if stat.S_ISFIFO(found.st_mode):
@@ -214,8 +211,8 @@ def _new_file(path: str, text: str, like: os.stat_result | None = None) -> Itera
 def _set_access(new: int, path: str, like: os.stat_result | None) -> None:
     """Give the new file the owner, attributes and mode of `path`; those of a private file if `like` is None.
 
-    In this order nobody gains access at any moment. The group bits of a file with an access control list
-    (ACL) are the list's mask: without the list, chmod would grant them to the group.
+    In this order nobody gains access at any moment. The group bits of a file with an access control list (ACL) are the
+    list's mask: without the list, chmod would grant them to the group.
     """
     if sys.platform == "win32":
         return
@@ -231,9 +228,9 @@ def _set_access(new: int, path: str, like: os.stat_result | None) -> None:
                 kept = {name: os.getxattr(path, name) for name in os.listxattr(path)} if like else {}
             if _ACL in given and _ACL not in kept:  # from the folder's default list
                 os.removexattr(new, _ACL)
-            for name in [name for name in kept if kept[name] != given.get(name)]:
+            for name, value in kept.items() - given.items():
                 with nullcontext() if name == _ACL else _tolerated():
-                    os.setxattr(new, name, kept[name])
+                    os.setxattr(new, name, value)
         if stat.S_IMODE(os.fstat(new).st_mode) != mode:
             with _tolerated() if like else _tolerated(errno.EPERM):
                 os.fchmod(new, mode)
@@ -249,41 +246,36 @@ def _flush_folder(path: str) -> None:
     if sys.platform == "win32":
         return
     try:
-        with ExitStack() as stack:
-            stack.callback(os.close, folder := os.open(os.path.dirname(path) or ".", os.O_RDONLY))
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
             with _tolerated():
                 os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise FileError(f"{path} is changed, but its folder cannot be flushed: {_reason(error)}") from None
 
 
 def _try_lock(name: str) -> int | None:
     """Return the descriptor of the lock file, locked; None if another process or user has it."""
-    if sys.platform != "win32":
-        try:
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | _CAREFUL, 0o600)
-        except PermissionError:
-            if os.path.lexists(name):
-                return None
-            raise
-        with suppress(BlockingIOError, FileNotFoundError):  # its holder has just removed it
-            with _tolerated(errno.ENOLCK):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.fstat(lock)
-            if mine.st_uid in (0, os.geteuid()) and os.path.samestat(mine, os.lstat(name)):
-                with suppress(OSError):  # on a full disk nobody can see who holds it
-                    os.write(lock, f"{os.getpid():<20}".encode())
-                return lock
-        os.close(lock)
+    if sys.platform == "win32":
+        return None
+    try:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | _CAREFUL, 0o600)
+    except PermissionError:
+        if os.path.lexists(name):
+            return None
+        raise
+    with suppress(BlockingIOError, FileNotFoundError):  # its holder has just removed it
+        with _tolerated(errno.ENOLCK):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(lock)
+        if mine.st_uid in (0, os.geteuid()) and os.path.samestat(mine, os.lstat(name)):
+            with suppress(OSError):  # on a full disk nobody can see who holds it
+                os.write(lock, f"{os.getpid():<20}".encode())
+            return lock
+    os.close(lock)
     return None
-
-
-def _holder(name: str) -> tuple[str, str]:
-    """Return who holds the lock file, and a hint."""
-    with suppress(OSError, ValueError), open(name, "rb", opener=_open_to_read) as file:
-        process = int(file.read(20))
-        return f"process {process} is changing it", f"try again; if that process hangs: kill {process}"
-    return f"{name} is in use", f"if no other command is running: rm -f {shlex.quote(name)}"
 
 
 def _read(path: str, trusted: bool = False) -> bytes:
@@ -301,9 +293,9 @@ def _read(path: str, trusted: bool = False) -> bytes:
             content = _read_pipe(file.fileno()) if is_pipe else file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise OSError(None, f"larger than {_LARGEST} bytes")
+        return content
     except OSError as error:
         raise _refusal("read", path, _reason(error)) from None
-    return content
 
 
 def _open_to_read(path: str, flags: int) -> int:
@@ -319,20 +311,18 @@ def _read_pipe(pipe: int) -> bytes:
         while len(content) <= _LARGEST:
             if not poll.poll(1000 * max(0, end - time.monotonic())):
                 raise OSError(None, f"no program wrote to this named pipe within {_PIPE_WAIT} seconds")
-            piece = os.read(pipe, 1 << 16)
-            if not piece:
+            if not (piece := os.read(pipe, 1 << 16)):
                 break
             content += piece
     return content
 
 
 def _is_shared(path: str) -> bool:
-    """Whether other users can put a file in the place of `path`."""
-    if sys.platform == "win32":
-        return False
+    """Whether other users can put a file in the place of `path`; not on a read-only mount (Secrets of Kubernetes)."""
     folder = os.path.dirname(path) or "."
-    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY  # as Kubernetes mounts a Secret, with mode 1777
-    return bool(os.stat(folder).st_mode & _WRITABLE_BY_OTHERS and not read_only)
+    if sys.platform == "win32" or not os.stat(folder).st_mode & _WRITABLE_BY_OTHERS:
+        return False
+    return not os.statvfs(folder).f_flag & os.ST_RDONLY
 
 
 def _check_owner(path: str, found: os.stat_result) -> None:
@@ -347,12 +337,11 @@ def _check_owner(path: str, found: os.stat_result) -> None:
 
 def _mount_hint(found: os.stat_result) -> str:
     """Return what to do on a file system that shows 0777 whatever chmod does; "" on any other."""
-    if sys.platform == "linux" and stat.S_IMODE(found.st_mode) == 0o777:
-        device = f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
-        with suppress(OSError), open("/proc/self/mountinfo", errors="replace") as mounts:
-            for mount, _, kind in (line.partition(" - ") for line in mounts):
-                if mount.split()[2] == device and kind.startswith(_WITHOUT_MODES):
-                    return f"mount {mount.split()[4]} with the option umask=077 (WSL: metadata,umask=077)"
+    device = f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}"
+    with suppress(OSError), open("/proc/self/mountinfo", errors="replace") as mounts:
+        for mount, _, kind in (line.partition(" - ") for line in mounts):
+            if stat.S_IMODE(found.st_mode) == 0o777 and mount.split()[2] == device and kind.startswith(_MODELESS):
+                return f"mount {mount.split()[4]} with the option umask=077 (WSL: metadata,umask=077)"
     return ""
 
 

@@ -1,7 +1,7 @@
 """What git tracks: the generated keys and `.env` files in it, and whether it would take a key file.
 
-The prefix finds a key wherever it is, in a file, in its name or in the target of a symbolic link, and
-glued to other text too. The checksum decides, so that nothing but a key is reported.
+The prefix finds a key wherever it is, in a file, in its name or in the target of a symbolic link, and glued to other
+text too. The checksum decides, so that nothing but a key is reported.
 """
 
 import os
@@ -21,8 +21,6 @@ _DOTENV = re.compile(r"\.env(rc)?([.~_-].*)?", re.IGNORECASE)
 _SAMPLE = re.compile(r"[.~_-](example|sample|template|tmpl|dist|defaults?)$", re.IGNORECASE)
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 """What git tells its hooks about a repository, which need not be the one around the folder."""
-_LINK, _SUBMODULE = "120000", "160000"
-"""How git marks a symbolic link and a submodule."""
 
 
 class ScanError(Exception):
@@ -30,10 +28,7 @@ class ScanError(Exception):
 
 
 def scan(folder: Path) -> list[str]:
-    """Return a message for each finding in the git work tree around `folder`. None of them shows a key.
-
-    Raises ScanError if there is no git or no work tree.
-    """
+    """Return a message, which shows no key, for each finding in the git work tree around `folder`. Raises ScanError."""
     root = Path(_text(_git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
     return list(dict.fromkeys(_findings(root, "")))
 
@@ -68,11 +63,11 @@ def _findings(root: Path, above: str) -> Iterator[str]:
             command = f"git -C {shlex.quote(_shown(str(root)))} rm --cached -- {shlex.quote(_shown(name))}"
             yield message(shown, "git tracks this file", command)
         yield from _keys(shown, "its name has ", name)
-        if mode == _LINK:
+        if mode == "120000":  # a symbolic link
             yield from _keys(shown, "it links to ", _text(_git(root, "cat-file", "blob", staged)))
             with suppress(OSError):  # it is no link on the disk
                 yield from _keys(shown, "it links to ", os.readlink(root / name))
-        if mode == _SUBMODULE and (root / name / ".git").exists():
+        if mode == "160000" and (root / name / ".git").exists():  # a submodule
             yield from _findings(root / name, f"{above}{name}/")
     form = ("-a", "-z", "-n", "-o", "--full-name", "--no-color", "--no-column", "-E", "-e", KEY_PATTERN.pattern)
     for staged_too in ((), ("--cached",)):

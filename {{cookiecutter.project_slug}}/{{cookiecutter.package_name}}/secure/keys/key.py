@@ -11,7 +11,6 @@ from .foreign import MAX_LENGTH, MIN_LENGTH, PUT_KEY, refusal
 LEAKED_HASH_BYTES = 6
 
 _AROUND = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u200b\u2028\u2029\u2060\u3000\ufeff"
-_BYTE_ORDER_MARKS = ("\ufeff", "\u00ef\u00bb\u00bf")  # read as UTF-8, and as Latin-1
 _QUOTED = re.compile(r"(['\"]).*\1|[\u2018\u201c\u201e].*[\u2018\u2019\u201c\u201d]", re.DOTALL)
 _WRAPPED = re.compile(
     r"(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?['\"`]?([\w+/-]{32,}={0,2})(?:\\[nrt])*['\"`]?[,;]?",
@@ -20,7 +19,7 @@ _WRAPPED = re.compile(
 
 
 class InvalidKeyError(ValueError):
-    """A text that must not be used as a key. The message is the reason and never holds the text.
+    """A text that must not be a key. The message, the reason, never holds the text.
 
     `hint` is what fixes it and loses nothing; None where only another key helps.
     """
@@ -35,7 +34,6 @@ class Key:
     """A key that may be used. Its `repr` and `str` show the fingerprint, never the secret."""
 
     text: str
-    """The secret itself, as Flask gets it."""
     activation: int | None = None
     """Seconds since the epoch; None for a foreign key, which counts as older than every generated one."""
 
@@ -58,9 +56,8 @@ def generate_key(activation: int) -> Key:
 def validate_key(text: str, leaked: bytes) -> Key:
     """Return the key that `text` is: a generated key, or a foreign one that passes the rule of `foreign`.
 
-    `leaked` is the sorted, joined list of truncated hashes that `leaked.bin` holds. Raises InvalidKeyError for
-    what OWASP ASVS 5 (13.3, 11.5) and CVE-2023-27524 warn of: a key that is guessable, public, or not the one
-    that was intended.
+    `leaked` is the content of `leaked.bin`: truncated hashes. Raises InvalidKeyError for what OWASP ASVS 5 (13.3, 11.5)
+    and CVE-2023-27524 warn of: a key that is guessable, public, or not the one that was intended.
     """
     if not text.strip(_AROUND):
         raise InvalidKeyError("is missing or empty")
@@ -68,13 +65,18 @@ def validate_key(text: str, leaked: bytes) -> Key:
         raise InvalidKeyError(f"is too long: {len(text)} of at most {MAX_LENGTH} characters", PUT_KEY)
     _check_surroundings(text)
     if key_format.FRAGMENT.search(text):
-        return _parse_generated(text)
+        try:
+            activation = key_format.activation_of(text)
+        except ValueError:
+            raise InvalidKeyError("is damaged: its date does not exist", "copy the whole key again") from None
+        if activation is None:
+            raise InvalidKeyError("is damaged: its checksum does not match", "copy the whole key again")
+        return Key(text, activation)
     if len(text) < MIN_LENGTH:
         raise InvalidKeyError(f"is too short: {len(text)} of at least {MIN_LENGTH} characters")
     if text.isascii() and is_leaked(text, leaked):
         raise InvalidKeyError("is in a public list of leaked keys")
-    refused = refusal(text)
-    if refused:
+    if refused := refusal(text):
         raise InvalidKeyError(*refused)
     return Key(text)
 
@@ -100,29 +102,14 @@ def _check_surroundings(text: str) -> None:
     inner = text.strip(_AROUND)
     if inner.startswith(("#", "//", ";")) and (len(inner) < MIN_LENGTH or " " in inner or "fsk_" in inner):
         raise InvalidKeyError("is a comment", "remove the comment line")
-    for where, around in (("begins", text[: text.index(inner)]), ("ends", text[len(text.rstrip(_AROUND)) :])):
+    bom = text.startswith("\u00ef\u00bb\u00bf") * "\ufeff"  # a byte order mark that was read as Latin-1
+    for where, around in (("begins", bom + text[: text.index(inner)]), ("ends", text[len(text.rstrip(_AROUND)) :])):
         if around:
-            raise InvalidKeyError(f"{where} with {_named(around)}", "remove it and keep the rest")
-    if text.startswith(_BYTE_ORDER_MARKS):
-        raise InvalidKeyError("begins with a byte order mark", "remove it and keep the rest")
+            named = "a line break" if set(around) & set("\r\n\v\f\x85\u2028\u2029") else "white space"
+            named = "a byte order mark" if "\ufeff" in around else named
+            raise InvalidKeyError(f"{where} with {named}", "remove it and keep the rest")
     if _QUOTED.fullmatch(text):
         raise InvalidKeyError("is in quotes", "remove the quotes and keep the rest")
     match = _WRAPPED.fullmatch(text)
     if match and match[1] != text:
         raise InvalidKeyError("has a name, a quote or a sign around it", "keep the key itself and remove the rest")
-
-
-def _named(around: str) -> str:
-    if "\ufeff" in around:
-        return "a byte order mark"
-    return "a line break" if set(around) & set("\r\n\v\f\x85\u2028\u2029") else "white space"
-
-
-def _parse_generated(text: str) -> Key:
-    try:
-        activation = key_format.activation_of(text)
-    except ValueError:
-        raise InvalidKeyError("is damaged: its date does not exist", "copy the whole key again") from None
-    if activation is None:
-        raise InvalidKeyError("is damaged: its checksum does not match", "copy the whole key again")
-    return Key(text, activation)

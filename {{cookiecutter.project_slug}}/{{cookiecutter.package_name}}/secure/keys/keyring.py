@@ -6,13 +6,12 @@
     expired    neither
 
 A rotation adds one key that signs ACTIVATION_DELAY seconds later, when every instance has it; time does the rest.
-Prior art: ASP.NET Core Data Protection (a new key waits two days), guardian/play-secret-rotation, and Werkzeug
-issue 31 of 2011. NIST SP 800-57 part 1 has no state that verifies before it signs.
+Prior art: ASP.NET Core Data Protection (a new key waits two days), guardian/play-secret-rotation, and Werkzeug issue 31
+of 2011. NIST SP 800-57 part 1 has no state that verifies before it signs.
 
-A clock that is wrong for a while can leave a key dated far in the future. It is upcoming, so it does no harm, but
-it must not block rotations for decades: a rotation removes it. If it is the only key, it signs. Then a rotation
-adds a key that signs at once and keeps the other as an upcoming key: what it signed stays valid. `cancel` removes
-it, once that has expired.
+A clock that is wrong for a while can leave a key dated far in the future. It must not block rotations for decades: a
+rotation removes it. If it is the only key, it signs. Then a rotation adds a key that signs at once and keeps the other
+as an upcoming key: what it signed stays valid. `cancel` removes it, once that has expired.
 """
 
 from collections.abc import Sequence
@@ -28,9 +27,7 @@ ACTIVATION_DELAY = 3600
 RETENTION = 7 * 86400
 """Seconds for which a retired key verifies by default: the longest life of anything signed."""
 
-MAX_KEYS = 100
-MAX_PROBLEMS = 10
-
+MAX_KEYS, MAX_PROBLEMS = 100, 10
 _REMOVE = "remove it from the keyring"
 
 
@@ -65,10 +62,9 @@ class NothingToCancelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """One or more keys, newest first, and the retention in seconds.
+    """One or more keys, newest first, and the retention in seconds. At every moment exactly one key signs.
 
-    All moments are seconds since the epoch, as `time.time()` gives them. At every moment exactly
-    one key signs. Raises ValueError for a keyring with no key.
+    All moments are in seconds since the epoch. Raises ValueError for a keyring with no key.
     """
 
     keys: tuple[Key, ...]
@@ -98,19 +94,15 @@ class Keyring:
         return State.RETIRED if until is None or now < until else State.EXPIRED
 
     def verifies_until(self, key: Key) -> int | None:
-        """Return when `key` expires: the activation of the key that replaces it, plus the retention.
-
-        None if that is unknown: `key` is the newest, or all newer keys are foreign.
-        """
+        """Return when `key` expires; None where it is the newest or all newer keys are foreign."""
         newer = self.keys[: self.keys.index(key)]
         starts = [other.activation for other in newer if other.activation is not None]
         return min(starts) + self.retention if starts else None
 
     def next_change(self, now: float) -> int | None:
-        """Return the next moment at which the state of a key changes; None if none ever will."""
-        starts = [key.activation for key in self.keys[:-1]]
-        ends = [self.verifies_until(key) for key in self.keys]
-        return min((at for at in starts + ends if at is not None and at > now), default=None)
+        """Return the next moment at which the state of a key changes, if there is one."""
+        changes = [key.activation for key in self.keys[:-1]] + [self.verifies_until(key) for key in self.keys]
+        return min((at for at in changes if at is not None and at > now), default=None)
 
     def summary(self, now: float) -> str:
         """Return the fingerprint and the state of each key, newest first."""
@@ -121,11 +113,10 @@ class Keyring:
         return tuple(key for key in self.keys if _age(key) > now + self.retention)
 
     def with_new_key(self, new: Key, now: float) -> "Keyring":
-        """Return the keyring with `new`, without the keys that expired ACTIVATION_DELAY seconds ago.
+        """Return the keyring with `new`, without the keys of the far future that do not sign now, and the expired ones.
 
-        (Until then an instance whose clock is behind may need them.) Keys of the far future go, too, but not the
-        one that signs now. Raises RotationInProgressError if another key does not sign yet, or signs only from
-        the activation of `new` on.
+        An instance whose clock is behind may need an expired key for another ACTIVATION_DELAY seconds. Raises
+        RotationInProgressError if another key does not sign yet, or signs only from the activation of `new` on.
         """
         wrong = self.far_future(now)
         newest = max((_age(key) for key in self.keys if key not in wrong), default=float("-inf"))
@@ -154,8 +145,7 @@ def validate_keyring(
     if len(entries) > MAX_KEYS:
         reason = f"has {len(entries)} entries, and a keyring at most {MAX_KEYS}"
         raise InvalidKeyringError([message("keyring", reason, "check that it has one key per line, and no other text")])
-    problems: list[str] = []
-    keys: list[Key] = []
+    problems, keys = list[str](), list[Key]()
     for number, (place, text) in enumerate(entries):
         if len(problems) == MAX_PROBLEMS:
             problems.append(f"{len(entries) - number} more entries are not checked")

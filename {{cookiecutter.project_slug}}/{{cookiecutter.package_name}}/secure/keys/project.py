@@ -23,10 +23,7 @@ class ProjectError(Exception):
 
 
 def project_root(package: Path = PACKAGE) -> Path:
-    """Return the folder of the app in `package`: its parent in a checkout, else the working directory.
-
-    Raises ProjectError.
-    """
+    """Return the parent of `package` in a checkout, else the working directory. Raises ProjectError."""
     return package.parent if (package.parent / "pyproject.toml").is_file() else _working_directory()
 
 
@@ -38,11 +35,19 @@ def find_project(flask_app: str = "", package: Path = PACKAGE) -> Path:
     """
     checkout = package.parent if (package.parent / "pyproject.toml").is_file() else None
     folder = _working_directory()
-    around = _nearest(folder, "pyproject.toml")
-    if around and around != checkout and not any(around.glob(CODE)):
-        reason = f"it belongs to {around}, not to {checkout or package}"
-        raise ProjectError(message(_shown(folder), reason, _cd(checkout)))
-    found = around or (_checkout(checkout, folder) if checkout else _deployed(folder))
+    found = _nearest(folder, "pyproject.toml")
+    if found and found != checkout and not any(found.glob(CODE)):
+        raise _unclear(folder, f"it belongs to {found}, not to {checkout or package}", _cd(checkout))
+    if checkout and not found:  # a command that is run outside any project
+        from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and rarely needed
+
+        packages = {each.module.partition(".")[0] for each in entry_points(group="flask.commands", name="secret-key")}
+        if len(packages) > 1:
+            reason = f"several projects share this environment: {', '.join(sorted(packages))}"
+            raise _unclear(folder, reason, "change to the folder of the project")
+    elif not found and (above := _nearest(folder, ".env", "gunicorn.conf.py")) not in (None, folder):
+        raise _unclear(folder, f"the app seems to run in {above}", _cd(above))
+    found = found or checkout or folder  # the last for an installed app
     if flask_app and not _belongs(flask_app, found, package):
         reason = f"another project than {found}, where the command is run"
         raise ProjectError(message(f"FLASK_APP={flask_app}", reason, "unset FLASK_APP, or change to its folder"))
@@ -74,27 +79,8 @@ def _working_directory() -> Path:
     try:
         return Path.cwd().resolve()
     except OSError:
-        reason = "it no longer exists"
-        raise ProjectError(message("working directory", reason, "change to the project's folder")) from None
-
-
-def _checkout(checkout: Path, folder: Path) -> Path:
-    """Return the only project of this environment, for a command that is run outside any project."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and rarely needed
-
-    packages = {each.module.partition(".")[0] for each in entry_points(group="flask.commands", name="secret-key")}
-    if len(packages) > 1:
-        reason = f"several projects share this environment: {', '.join(sorted(packages))}"
-        raise ProjectError(message(_shown(folder), reason, "change to the folder of the project"))
-    return checkout
-
-
-def _deployed(folder: Path) -> Path:
-    """Return the folder in which an installed app runs: `folder`, unless one above looks like it."""
-    above = _nearest(folder, ".env", "gunicorn.conf.py")
-    if above not in (None, folder):
-        raise ProjectError(message(_shown(folder), f"the app seems to run in {above}", _cd(above)))
-    return folder
+        hint = "change to the project's folder"
+        raise ProjectError(message("working directory", "it no longer exists", hint)) from None
 
 
 def _belongs(flask_app: str, project: Path, package: Path) -> bool:
@@ -112,8 +98,8 @@ def _nearest(folder: Path, *names: str) -> Path | None:
     return next(found, None)
 
 
-def _shown(folder: Path) -> str:
-    return f"working directory {folder}"
+def _unclear(folder: Path, reason: str, hint: str) -> ProjectError:
+    return ProjectError(message(f"working directory {folder}", reason, hint))
 
 
 def _cd(folder: Path | None) -> str:

@@ -29,11 +29,11 @@ def table(keyring: Keyring, source: Source, now: int) -> str:
         until = keyring.verifies_until(key)
         end = "" if state is State.EXPIRED else "replaced" if until is None else time(until)
         rows.append((key.fingerprint, state.value, since, end, repr(source)))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    change = keyring.next_change(now)
-    ending = f"\nNext change: {time_and_wait(change, now)}." if change else ""
-    return "\n".join(line.rstrip() for line in lines) + ending
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if change := keyring.next_change(now):
+        lines.append(f"Next change: {time_and_wait(change, now)}.")
+    return "\n".join(lines)
 
 
 def as_json(keyring: Keyring, source: Source, now: int) -> str:
@@ -47,8 +47,7 @@ def as_json(keyring: Keyring, source: Source, now: int) -> str:
         }
         for key in keyring.keys
     ]
-    whole = {"path": source.path, "retention_seconds": keyring.retention, "keys": rows}
-    return json.dumps(whole, indent=2)
+    return json.dumps({"path": source.path, "retention_seconds": keyring.retention, "keys": rows}, indent=2)
 
 
 def far_future(keyring: Keyring, now: int) -> tuple[str, str]:

@@ -10,12 +10,11 @@ Running apps follow the two files without a restart.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from . import files
 from .environment import FALLBACKS, KEY, KEY_FILE, Environment, edited_dotenv, read_dotenv
 from .files import FileError, is_absent
-from .key import Key, generate_key
+from .key import Key
 from .keyring import RETENTION, InvalidKeyringError, Keyring, validate_keyring
 from .text import message, parse_duration
 
@@ -47,37 +46,34 @@ class EnvironSource:
 
 
 @dataclass(frozen=True, slots=True)
-class DotenvSource:
-    """A keyring in `.env`, which a running app follows."""
+class _InFile:
+    """A keyring in a file, which a running app follows."""
 
     path: str
-    missing_hint, invalid_hint, next_hint = f"{INIT} (on a server, {GENERATE})", REVOKE, MOVE
 
     def __repr__(self) -> str:
         return self.path
+
+
+class DotenvSource(_InFile):
+    """A keyring in `.env`."""
+
+    missing_hint, invalid_hint, next_hint = f"{INIT} (on a server, {GENERATE})", REVOKE, MOVE
 
     def entries(self) -> Entries:
         """Return the texts of the keys. Raises FileError."""
         return _entries({} if is_absent(self.path) else read_dotenv(self.path))
 
-    def first_text(self, now: int) -> str:
-        """Return the text of a new file with a key that signs from `now` (epoch seconds)."""
-        return files.first_env(now)
-
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """Return the file's text with `keys` as its keyring. Raises FileError."""
-        return edited_dotenv(files.read_text(self.path), as_variables(keys))
+        text = files.NEW_ENV if is_absent(self.path) else files.read_text(self.path)
+        return edited_dotenv(text, as_variables(keys))
 
 
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """A keyring in a key file, which a running app follows."""
+class FileSource(_InFile):
+    """A keyring in a key file."""
 
-    path: str
     missing_hint, invalid_hint, next_hint = INIT, REVOKE, "remove this line"
-
-    def __repr__(self) -> str:
-        return self.path
 
     def entries(self) -> Entries:
         """Return the texts of the keys; blank lines do not count. Raises FileError."""
@@ -87,13 +83,9 @@ class FileSource:
         lines = enumerate(files.read_key_file(self.path), 1)
         return [(f"{self.path} line {number}", line) for number, line in lines if line]
 
-    def first_text(self, now: int) -> str:
-        """Return the text of a new file with a key that signs from `now` (epoch seconds)."""
-        return self.text_with((generate_key(now),))
-
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """Return the file's text with `keys` as its keyring."""
-        return files.key_file_text(key.text for key in keys)
+        return "".join(f"{key.text}\n" for key in keys)
 
 
 Source = EnvironSource | DotenvSource | FileSource
@@ -130,12 +122,11 @@ def load_keyring(environment: Environment) -> tuple[Source, Keyring, tuple[int, 
 
     `.env` is not read again. Raises InvalidKeyringError with every problem.
     """
-    problems: list[str] = []
-    seconds = RETENTION
+    seconds, problems = RETENTION, tuple[str, ...]()
     try:
         seconds = retention(environment)
     except InvalidKeyringError as error:
-        problems += error.problems
+        problems = error.problems
     try:
         source = find_source(environment)
         seen, entries = identity(source), None
@@ -150,13 +141,9 @@ def load_keyring(environment: Environment) -> tuple[Source, Keyring, tuple[int, 
 
 
 def read_keyring(source: Source, retention: int, entries: Entries | None = None) -> Keyring:
-    """Return the keyring that `source` has now, or that `entries` describe; `retention` in seconds.
-
-    Raises InvalidKeyringError.
-    """
+    """Return the keyring that `source` has now, or that `entries` describe. Raises InvalidKeyringError."""
     try:
-        entries = source.entries() if entries is None else entries
-        leaked = _leaked()
+        entries, leaked = source.entries() if entries is None else entries, files.leaked_hashes()
     except FileError as error:
         raise UnreadableKeyringError([str(error)]) from None
     hint = source.invalid_hint if entries[0][1].strip() else source.missing_hint
@@ -181,12 +168,6 @@ def as_variables(keys: tuple[Key, ...]) -> dict[str, str]:
 
 
 def _entries(values: Mapping[str, str]) -> Entries:
-    older = values.get(FALLBACKS, "")
-    texts = [text.strip() for text in older.split(",")] if older.strip() else []
-    entries = [(f"{FALLBACKS} entry {number}", text) for number, text in enumerate(texts, 1)]
-    return [(KEY, values.get(KEY, "")), *entries]
-
-
-@cache
-def _leaked() -> bytes:
-    return files.leaked_hashes()
+    older = values.get(FALLBACKS, "").strip()
+    texts = enumerate(older.split(",") if older else [], 1)
+    return [(KEY, values.get(KEY, "")), *((f"{FALLBACKS} entry {number}", text.strip()) for number, text in texts)]

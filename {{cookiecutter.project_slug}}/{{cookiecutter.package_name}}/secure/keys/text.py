@@ -27,10 +27,8 @@ def parse_duration(text: str) -> int:
 
 def format_duration(seconds: int) -> str:
     """Return the two largest units of a length of time, rounded down: "6 d 23 h", "59 min", "12 s"."""
-    days, rest = divmod(max(0, seconds), UNITS["d"])
-    hours, rest = divmod(rest, UNITS["h"])
-    minutes, rest = divmod(rest, UNITS["m"])
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    left = max(0, seconds)
+    parts = [(left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "min"), (left % 60, "s")]
     largest = islice(dropwhile(lambda part: not part[0], parts), 2)
     return " ".join(f"{count} {unit}" for count, unit in largest if count) or "0 s"
 

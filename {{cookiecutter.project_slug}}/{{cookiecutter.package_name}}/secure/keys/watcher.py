@@ -1,7 +1,7 @@
 """The keyring of a running app: it follows its file and the clock, and keeps Flask's settings right.
 
-A key file (or `.env`) is checked with one `stat` per interval, so an app sees a rotation without a restart. While
-the file is unreadable or invalid, the app keeps the last valid keyring and logs this once.
+The file is checked with one `stat` per interval, so an app sees a rotation without a restart. While the file is
+unreadable or invalid, the app keeps the last valid keyring and logs this once.
 """
 
 import logging
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from flask import Flask
 from flask.signals import appcontext_pushed
@@ -22,12 +23,10 @@ from .text import SecretStr, message
 EXTENSION = "secret_key"
 INTERVAL = 5.0
 """Seconds between two looks at the file, by default."""
-
 SETTLED = 2.0
 """Seconds without a change after which a file counts as complete."""
 
 _log = logging.getLogger(__name__)
-_FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,7 @@ class ActiveKeys:
 
 
 class KeyringWatcher:
-    """The keyring of a running app; any thread may ask it.
-
-    `interval` is in seconds; `seen` is the `identity` of the file when `keyring` was read from it.
-    """
+    """The keyring of a running app; any thread may ask it. `interval` in seconds; `seen` is the file's `identity`."""
 
     def __init__(
         self,
@@ -54,15 +50,10 @@ class KeyringWatcher:
         monotonic: Callable[[], float] = time.monotonic,
         seen: tuple[int, ...] = (),
     ) -> None:
-        self.source = source
-        self.keyring = keyring
-        self._interval = interval
-        self._clock = clock
-        self._monotonic = monotonic
+        self.source, self.keyring = source, keyring
+        self._interval, self._clock, self._monotonic = interval, clock, monotonic
         self._lock = threading.Lock()
-        self._seen = seen
-        self._inode = seen[:2]
-        self._shrunk: tuple[int, ...] = ()
+        self._seen, self._inode, self._shrunk = seen, seen[:2], tuple[int, ...]()
         self._problem = ""
         self._look_at = 0.0
         self._listeners: list[Callable[[ActiveKeys], None]] = []
@@ -84,8 +75,9 @@ class KeyringWatcher:
     def current(self) -> ActiveKeys:
         """Return the keys of this moment. Cheap: two clock readings, unless something is due."""
         due = self._clock() >= self._change_at or self._monotonic() >= self._look_at
-        # One thread looks; the others use the keys they have, which are still right.
-        if due and self._lock.acquire(blocking=False):
+        if due and self._lock.acquire(
+            blocking=False
+        ):  # the other threads use the keys they have, which are still right
             try:
                 self._look()
             finally:
@@ -114,11 +106,18 @@ class KeyringWatcher:
         in_place, self._inode = found[:2] == self._inode, found[:2]
         try:
             keyring = read_keyring(self.source, self.keyring.retention)
-            self._refuse_cut_keys(keyring)
+            # Hexadecimal text has no checksum: refuse a key that is the beginning of one that was there.
+            for new in set(keyring.keys) - set(self.keyring.keys):
+                if any(old.text.startswith(new.text) for old in self.keyring.keys):
+                    reason = f"key {new.fingerprint} is the beginning of a key that was there before"
+                    raise InvalidKeyringError([message(repr(self.source), reason, "write the whole key")])
         except InvalidKeyringError as error:
             # The same invalid content is not validated again; what was unreadable may have become readable.
             self._seen = () if isinstance(error, UnreadableKeyringError) else found
-            self._keep(self._reason(error))
+            path = self.source.path
+            gone = path is not None and is_absent(path)
+            hint = "put it back; a new key would log everyone out"
+            self._keep(message(str(path), "no such file", hint) if gone else str(error))
             return
         if in_place and self._is_half_written(keyring, found):
             return
@@ -135,13 +134,6 @@ class KeyringWatcher:
             self._problem = reason
             _log.error("Keeping the last valid secret key: %s", reason)
 
-    def _refuse_cut_keys(self, keyring: Keyring) -> None:
-        """Refuse a key that is the beginning of one that was there: hexadecimal text has no checksum."""
-        for new in set(keyring.keys) - set(self.keyring.keys):
-            if any(old.text.startswith(new.text) for old in self.keyring.keys):
-                reason = f"key {new.fingerprint} is the beginning of a key that was there before"
-                raise InvalidKeyringError([message(repr(self.source), reason, "write the whole key")])
-
     def _is_half_written(self, keyring: Keyring, found: tuple[int, ...]) -> bool:
         """Whether someone may still be writing the file: a key that verified is missing, in the same inode.
 
@@ -155,30 +147,22 @@ class KeyringWatcher:
         self._keep(message(repr(self.source), "keys are missing, the file may not be complete yet"))
         return True
 
-    def _reason(self, error: InvalidKeyringError) -> str:
-        path = self.source.path
-        if path is not None and is_absent(path):
-            return message(path, "no such file", "put it back; a new key would log everyone out")
-        return str(error)
-
     def _at(self, now: float) -> ActiveKeys:
-        self._change_at = self.keyring.next_change(now) or _FOREVER
+        self._change_at = self.keyring.next_change(now) or float("inf")
         return ActiveKeys(self.keyring.signing(now), self.keyring.verifying(now))
 
 
 def init_app(app: Flask, watcher: KeyringWatcher) -> None:
     """Keep SECRET_KEY, SECRET_KEY_FALLBACKS and Flask-WTF's key of `app` right at every request.
 
-    Flask and its extensions read them at request time. The fallbacks list every key that verifies, the signing key
-    last: libraries that build [SECRET_KEY, *SECRET_KEY_FALLBACKS] sign with the last entry. They are set first, so
-    that a thread which reads in between still sees every key it needs.
+    The fallbacks list every key that verifies, the signing key last: libraries that build [SECRET_KEY,
+    *SECRET_KEY_FALLBACKS] sign with the last entry. They are set first: a thread between still sees every key it needs.
     """
     config = app.config  # not the app itself: it would keep itself alive
 
     def publish(active: ActiveKeys) -> None:
         signing = SecretStr(active.signing.text)
-        others = [key for key in reversed(active.verifying) if key != active.signing]
-        keys = [*(SecretStr(key.text) for key in others), signing]
+        keys = [SecretStr(key.text) for key in reversed(active.verifying) if key != active.signing] + [signing]
         config["SECRET_KEY_FALLBACKS"] = keys
         config["WTF_CSRF_SECRET_KEY"] = [*keys]
         config["SECRET_KEY"] = signing
@@ -194,5 +178,4 @@ def init_app(app: Flask, watcher: KeyringWatcher) -> None:
 
 def get_watcher(app: Flask) -> KeyringWatcher:
     """Return the watcher that `init_app` gave to `app`."""
-    watcher: KeyringWatcher = app.extensions[EXTENSION]
-    return watcher
+    return cast("KeyringWatcher", app.extensions[EXTENSION])

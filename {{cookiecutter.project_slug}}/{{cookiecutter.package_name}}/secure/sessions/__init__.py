@@ -22,13 +22,14 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from .. import store_address
 from ..keys.watcher import KeyringWatcher
-from .cookies import EncryptedCodec, SignedCodec
+from ..tokens import signing_serializer
+from .cookies import EncryptedSerializer
 from .interface import CookieStore, Sessions
 from .interface import CookieTooLargeError as CookieTooLargeError
 from .interface import LoadSessionVersion as LoadSessionVersion
 from .interface import RevocationUnsupportedError as RevocationUnsupportedError
 from .interface import SessionStoreUnavailableError as SessionStoreUnavailableError
-from .session import USER, VERSION, Session, SessionRecord
+from .session import USER, VERSION, Session
 from .session import User as User
 
 
@@ -45,15 +46,14 @@ def init_app(
     """
     absolute = app.config.setdefault("SESSION_ABSOLUTE_TIMEOUT", 30 * 86400)
     app.config.setdefault("SESSION_READ_SHA1", False)
-    serializer = TaggedJSONSerializer()
-    codec: type[SignedCodec | EncryptedCodec] = EncryptedCodec if store == store_address.ENCRYPTED else SignedCodec
-    place = CookieStore()
+    serializer, place, purpose = TaggedJSONSerializer(), CookieStore(), "session"
     if "://" in store:
         from .redis_store import RedisStore  # noqa: PLC0415
 
-        place = RedisStore(store, app.name, serializer, absolute)
-    # A cookie of one store must not be valid in another one.
-    make_codec = partial(codec, watcher, serializer, "session on a server" if "://" in store else "session")
+        # A cookie of one store must not be valid in another one.
+        place, purpose = RedisStore(store, app.name, serializer, absolute), "session on a server"
+    codec = EncryptedSerializer if store == store_address.ENCRYPTED else signing_serializer
+    make_codec = partial(codec, watcher, purpose=purpose, serializer=serializer)
     app.session_interface = Sessions(watcher, serializer, make_codec, place, load_session_version)
     app.before_request(_prepare_flask_login)
 
@@ -63,13 +63,12 @@ def sign_in(user: User) -> None:
 
     Raises ValueError if `load_session_version` knows no such user.
     """
-    version = _interface().version_of((USER, user))
-    if version is None:
+    if (version := _interface().version_of((USER, user))) is None:
         raise ValueError("there is no such user")
     if flask.session.get(USER, user) != user:
         flask.session.clear()
     rotate_id()
-    record = _record()
+    record = cast(Session, flask.session).record
     record.begins, record.user = True, (USER, user)
     flask.session[USER], flask.session[VERSION] = user, version
 
@@ -84,7 +83,8 @@ def rotate_id() -> None:
 
     On a server, the old ID ends: someone who knows it can do nothing with it.
     """
-    _record().rotates = True
+    _interface()
+    cast(Session, flask.session).record.rotates = True
     token = current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
     flask.session.pop(token, None)
     g.pop(token, None)
@@ -111,11 +111,6 @@ def _interface() -> Sessions:
     if not isinstance(interface, Sessions):
         raise RuntimeError("app.session_interface was replaced: use the functions of its library")
     return interface
-
-
-def _record() -> SessionRecord:
-    _interface()
-    return cast(Session, flask.session).record
 
 
 def _prepare_flask_login() -> None:

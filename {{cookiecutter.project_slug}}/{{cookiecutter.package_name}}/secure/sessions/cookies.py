@@ -1,43 +1,20 @@
-"""Two ways to protect a cookie: signed, which its owner can read, and encrypted.
-
-Each puts a value and the time into a cookie, with the keys of a moment and for one purpose.
-"""
+"""Cookies that nobody can read or change; the other ones are signed by `tokens.signing_serializer`."""
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 from flask.json.tag import TaggedJSONSerializer
-from itsdangerous import BadData
+from itsdangerous import BadSignature
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..keys.watcher import ActiveKeys, KeyringWatcher
-from ..tokens import derive, signing_serializer
+from ..tokens import derive
 
 _NONCE = 12
 
 
-class SignedCodec:
-    """HMAC-SHA256 by itsdangerous."""
-
-    def __init__(
-        self, watcher: KeyringWatcher, serializer: TaggedJSONSerializer, purpose: str, keys: ActiveKeys
-    ) -> None:
-        self._serializer = signing_serializer(watcher, keys, purpose, serializer)
-
-    def encode(self, value: Any) -> str:
-        """Return the text of a cookie for `value`."""
-        return str(self._serializer.dumps(value))
-
-    def decode(self, cookie: str) -> tuple[Any, float] | None:
-        """Return the value and the time of encoding; None for a cookie that was not encoded here."""
-        try:
-            value, at = self._serializer.loads(cookie, return_timestamp=True)
-        except BadData:
-            return None
-        return value, at.timestamp()
-
-
-class EncryptedCodec:
+class EncryptedSerializer:
     """AES-256-GCM, which OWASP ASVS 5 (11.3.2) approves first; Fernet would be AES-128-CBC.
 
     A nonce is 96 random bits, so a key may encrypt 2^32 cookies (NIST SP 800-38D, section 8.3): 136 a second for a
@@ -45,34 +22,30 @@ class EncryptedCodec:
     """
 
     def __init__(
-        self, watcher: KeyringWatcher, serializer: TaggedJSONSerializer, purpose: str, keys: ActiveKeys
+        self, watcher: KeyringWatcher, active: ActiveKeys, purpose: str, serializer: TaggedJSONSerializer
     ) -> None:
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
 
-        self._watcher = watcher
-        self._serializer = serializer
-        others = [key for key in keys.verifying if key != keys.signing]
-        self._ciphers = [AESGCM(derive(key, f"encrypted {purpose}")) for key in (keys.signing, *others)]
+        self._watcher, self._serializer = watcher, serializer
+        keys = [active.signing, *(key for key in active.verifying if key != active.signing)]
+        self._ciphers = [AESGCM(derive(key, f"encrypted {purpose}")) for key in keys]
+        self._wrong = (InvalidTag, ValueError)  # ValueError: too short for a nonce
 
-    def encode(self, value: Any) -> str:
+    def dumps(self, value: Any) -> str:
         """Return the text of a cookie for `value`."""
         text = self._serializer.dumps([self._watcher.now, value]).encode()
         nonce = os.urandom(_NONCE)
         return base64_encode(nonce + self._ciphers[0].encrypt(nonce, text, None)).decode()
 
-    def decode(self, cookie: str) -> tuple[Any, float] | None:
-        """Return the value and the time of encoding; None for a cookie that was not encoded here."""
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415
-
-        try:
-            encrypted = base64_decode(cookie)
-        except BadData:
-            return None
+    def loads(self, cookie: str, *, return_timestamp: bool = True) -> tuple[Any, datetime]:
+        """Return the value and the time of `dumps`. Raises BadData for a cookie that was not encrypted here."""
+        encrypted = base64_decode(cookie)
         for cipher in self._ciphers:
             try:
                 text = cipher.decrypt(encrypted[:_NONCE], encrypted[_NONCE:], None)
-            except (InvalidTag, ValueError):  # ValueError: too short for a nonce
+            except self._wrong:
                 continue
             at, value = self._serializer.loads(text.decode())
-            return value, at
-        return None
+            return value, datetime.fromtimestamp(at, UTC)
+        raise BadSignature("no key decrypts it")

@@ -13,35 +13,28 @@ from typing import Any
 from flask import Flask, Request, Response, request
 from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SecureCookieSessionInterface, SessionInterface
-from itsdangerous import BadSignature
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import dump_cookie
 
 from ..keys.environment import PRODUCTION
 from ..keys.keyring import ACTIVATION_DELAY
 from ..keys.watcher import ActiveKeys, KeyringWatcher
-from .cookies import EncryptedCodec, SignedCodec
+from .cookies import EncryptedSerializer
 from .session import VERSION, VERSIONED, Session, SessionRecord, User, user_of
 
 LoadSessionVersion = Callable[[Any], str | int | None]
 """Returns a user's session version; None if there is no such user."""
+Codec = URLSafeTimedSerializer | EncryptedSerializer
 
-STOCK_COOKIE = "session"
-"""The name of Flask's cookie, unless it was changed."""
+STOCK_COOKIE = "session"  # the name of Flask's cookie, unless it was changed
+# The attribute of a request with the codec that opened its session, and saves it: a request in flight while a leaked
+# key is revoked must not sign with the new key what the leaked key has signed.
 _CODEC = "_session_codec"
-"""The attribute of a request with the codec that opened its session, and saves it.
-
-A request in flight while a leaked key is revoked must not sign with the new key what the leaked key has signed.
-"""
-PAUSE = 1
-"""Seconds for which a server that did not answer is not asked again, so that requests do not wait for it."""
-_REFRESH_PART = 20
-"""A session in use gets a new cookie after this part of its lifetime, so that use keeps it alive."""
+PAUSE = 1  # seconds for which a server that did not answer is not asked again, so that requests do not wait for it
+_REFRESH_PART = 20  # a session in use gets a new cookie after this part of its lifetime, so that use keeps it alive
 _NO_VERSION = ""
 _OF_A_BODY = ("Location", "ETag", "Last-Modified", "Content-Encoding", "Content-Range", "Content-Disposition")
-
-
-Codec = SignedCodec | EncryptedCodec
 
 
 class CookieTooLargeError(RuntimeError):
@@ -64,8 +57,7 @@ class CookieStore:
 
     def load(self, value: Any) -> SessionRecord | None:
         """Return the session of the cookie with `value`; None if it has ended."""
-        started, content = value
-        return SessionRecord(started, content)
+        return SessionRecord(*value)
 
     def save(self, record: SessionRecord, changed: bool, seconds: int) -> Any:
         """Keep a session for `seconds` and return its cookie's value; None if it ended in the meantime."""
@@ -97,13 +89,12 @@ class Sessions(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Session:
         """Return the session of the request's cookie; it is loaded when it is used."""
-        keys = self.watcher.current()
-        made = self._codec
+        keys, made = self.watcher.current(), self._codec
         if made is None or made[0] is not keys:
             made = self._codec = keys, self.make_codec(keys)
         session = Session(load=lambda: self._load(app, request, made[1]))
-        if hasattr(request, _CODEC):  # session_transaction() opens a second one and does not use flask.session
-            session.accessed = True
+        # session_transaction() opens a second one and does not use flask.session.
+        session.accessed = hasattr(request, _CODEC)
         setattr(request, _CODEC, made[1])
         return session
 
@@ -121,34 +112,27 @@ class Sessions(SessionInterface):
         return SessionRecord(int(self.watcher.now))
 
     def _read(self, app: Flask, cookie: str, codec: Codec) -> SessionRecord | None:
-        decoded = codec.decode(cookie)
-        if decoded is None:
+        try:
+            value, at = codec.loads(cookie, return_timestamp=True)
+        except BadData:
             return None
-        value, at = decoded
-        age = self.watcher.now - at
-        lifetime = app.permanent_session_lifetime.total_seconds()
+        age, lifetime = self.watcher.now - at.timestamp(), app.permanent_session_lifetime.total_seconds()
         # An instance whose clock is ahead signs in our future; the keyring allows for up to its delay.
-        if not -ACTIVATION_DELAY < age <= lifetime:
-            return None
-        record = self.store.load(value)
+        record = self.store.load(value) if -ACTIVATION_DELAY < age <= lifetime else None
         if record is None or self.watcher.now - record.started > app.config["SESSION_ABSOLUTE_TIMEOUT"]:
             return None
-        record.user = user_of(app, record.content)
-        record.stale = age > lifetime / _REFRESH_PART
+        record.user, record.stale = user_of(app, record.content), age > lifetime / _REFRESH_PART
         return record
 
     def _read_stock(self, app: Flask, request: Request) -> SessionRecord | None:
         """Return the session that stock Flask signed with SHA-1; it gets a new cookie."""
-        serializer = SecureCookieSessionInterface().get_signing_serializer(app)
-        if serializer is None:
-            return None
+        serializer: Any = SecureCookieSessionInterface().get_signing_serializer(app)
+        lifetime = int(app.permanent_session_lifetime.total_seconds())
         try:
-            lifetime = int(app.permanent_session_lifetime.total_seconds())
             content = dict(serializer.loads(request.cookies.get(STOCK_COOKIE, ""), lifetime))
         except BadSignature:
             return None
-        user = user_of(app, content)
-        self._note_version(user, content)
+        user = self._note_version(app, content)
         return SessionRecord(int(self.watcher.now), content, user, begins=True)
 
     def version_of(self, user: tuple[str, Any] | None) -> Any:
@@ -157,11 +141,14 @@ class Sessions(SessionInterface):
             return _NO_VERSION
         return self.load_session_version(user[1])
 
-    def _note_version(self, user: tuple[str, Any] | None, content: dict[str, Any]) -> None:
-        content.pop(VERSION, None)
+    def _note_version(self, app: Flask, content: dict[str, Any]) -> tuple[str, Any] | None:
+        """Put the version of the user into `content`, and return the user."""
+        user = user_of(app, content)
         version = self.version_of(user)
+        content.pop(VERSION, None)
         if version != _NO_VERSION:
             content[VERSION] = version
+        return user
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         """Keep, renew or delete the session, as its use and its age require."""
@@ -175,32 +162,37 @@ class Sessions(SessionInterface):
             elif response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise SessionStoreUnavailableError
         except SessionStoreUnavailableError as error:
-            _answer_with(app, response, error)
+            # The app's page for the error; headers that do not belong to the old body stay.
+            # Not handle_user_exception: its parameters change in Flask's main branch.
+            handler = app._find_error_handler(error, request.blueprints)
+            page = app.make_response(app.ensure_sync(handler)(error) if handler else error)
+            for name in _OF_A_BODY:
+                response.headers.pop(name, None)
+            response.headers.update(page.headers)
+            response.status, response.direct_passthrough = page.status, False
+            response.set_data(page.get_data())
 
     def _save(self, app: Flask, session: Session, response: Response) -> None:
-        record, content = session.record, dict(session)
+        record, content, name = session.record, dict(session), self.get_cookie_name(app)
         if session.modified:
             self._note_sign_in(app, record, content)
         record.content = content
         refreshes = app.config["SESSION_REFRESH_EACH_REQUEST"] and (session.permanent or record.stale)
         if session.modified and not content:
             self.store.delete(record)
-            if self.get_cookie_name(app) in request.cookies:
+            if name in request.cookies:
                 response.headers.add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
         elif content and (session.modified or record.begins or refreshes):
             self._send_cookie(app, session, response)
-        if app.config["SESSION_READ_SHA1"] and self.get_cookie_name(app) != STOCK_COOKIE in request.cookies:
+        if app.config["SESSION_READ_SHA1"] and name != STOCK_COOKIE in request.cookies:
             _delete_stock_cookie(response)
 
     def _note_sign_in(self, app: Flask, record: SessionRecord, content: dict[str, Any]) -> None:
         """Note whether a user signed in or out, with whatever code, or proved again who they are."""
-        user = user_of(app, content)
-        if user != record.user:
-            record.begins = True
-            self._note_version(user, content)
+        if user_of(app, content) != record.user:
+            record.begins, record.user = True, self._note_version(app, content)
         if content.get("_fresh") and not record.content.get("_fresh"):  # Flask-Login's mark of a new sign-in
             record.rotates = True
-        record.user = user
         if record.begins or record.rotates:
             record.started = int(self.watcher.now)
 
@@ -209,13 +201,23 @@ class Sessions(SessionInterface):
         absolute = record.started + app.config["SESSION_ABSOLUTE_TIMEOUT"] - self.watcher.now
         seconds = max(1, int(min(app.permanent_session_lifetime.total_seconds(), absolute)))
         value = self.store.save(record, session.modified, seconds)
-        if value is not None:
-            expires = self.get_expiration_time(app, session)
-            cookie = self._cookie(app, getattr(request, _CODEC).encode(value), expires=expires)
-            if len(cookie) <= (app.config["MAX_COOKIE_SIZE"] or len(cookie)):  # 0 turns the limit off
-                response.headers.add("Set-Cookie", cookie)
-            else:
-                self._refuse(app, record.content, len(cookie))
+        if value is None:
+            return None
+        expires = self.get_expiration_time(app, session)
+        cookie = self._cookie(app, getattr(request, _CODEC).dumps(value), expires=expires)
+        limit = app.config["MAX_COOKIE_SIZE"]
+        if not limit or len(cookie) <= limit:  # 0 turns the limit off
+            return response.headers.add("Set-Cookie", cookie)
+        # The browser keeps the cookie that it has.
+        sizes = ((len(self.serializer.dumps(value)), name) for name, value in record.content.items())
+        largest = ", ".join(f"{name} ({size})" for size, name in sorted(sizes, reverse=True)[:3])
+        error = CookieTooLargeError(
+            f"Session not saved: its cookie has {len(cookie)} bytes, and browsers keep {limit}. "
+            f"Largest entries: {largest}. Keep less in the session, or keep it in a database"
+        )
+        if app.config.get("APP_ENV") != PRODUCTION:
+            raise error
+        return app.logger.error("%s", error)
 
     def _cookie(self, app: Flask, value: str, **limits: Any) -> str:
         return dump_cookie(
@@ -231,18 +233,6 @@ class Sessions(SessionInterface):
             **limits,
         )
 
-    def _refuse(self, app: Flask, content: dict[str, Any], size: int) -> None:
-        """Report a session that does not fit; the browser keeps the cookie that it has."""
-        sizes = sorted(((len(self.serializer.dumps(value)), name) for name, value in content.items()), reverse=True)
-        largest = ", ".join(f"{name} ({length})" for length, name in sizes[:3])
-        error = CookieTooLargeError(
-            f"Session not saved: its cookie has {size} bytes, and browsers keep {app.config['MAX_COOKIE_SIZE']}. "
-            f"Largest entries: {largest}. Keep less in the session, or keep it in a database"
-        )
-        if app.config.get("APP_ENV") != PRODUCTION:
-            raise error
-        app.logger.error("%s", error)
-
 
 def _keep_private(response: Response) -> None:
     """Keep the page out of shared caches; a view's own rule stays unless it is weaker than private."""
@@ -251,18 +241,6 @@ def _keep_private(response: Response) -> None:
         control.no_store = True
     elif not (control.private or control.no_store):
         control.public, control.s_maxage, control.private = False, None, True
-
-
-def _answer_with(app: Flask, response: Response, error: HTTPException) -> None:
-    """Make `response` the app's page for `error`; headers that do not belong to the old body stay."""
-    handler = app._find_error_handler(error, request.blueprints)
-    page = app.make_response(app.ensure_sync(handler)(error) if handler else error)
-    for name in _OF_A_BODY:
-        response.headers.pop(name, None)
-    response.headers.update(page.headers)
-    response.status = page.status
-    response.direct_passthrough = False
-    response.set_data(page.get_data())
 
 
 def _delete_stock_cookie(response: Response) -> None:

@@ -26,8 +26,8 @@ from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: A004
 from redis.exceptions import OutOfMemoryError
 
 from ..store_address import connect, masked
-from .session import SessionRecord, User
 from .interface import PAUSE, CookieStore, SessionStoreUnavailableError
+from .session import SessionRecord, User
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -37,13 +37,9 @@ class RedisStore(CookieStore):
     """The sessions of the app `name` on the server at `address`; none lives longer than `absolute` seconds."""
 
     def __init__(self, address: str, name: str, serializer: TaggedJSONSerializer, absolute: int) -> None:
-        self._client = connect(address)
-        self._shown = masked(address)
-        self._name = name
-        self._serializer = serializer
-        self._absolute = absolute
-        self._is_down = False
-        self._ask_from = 0.0
+        self._client, self._shown = connect(address), masked(address)
+        self._name, self._serializer, self._absolute = name, serializer, absolute
+        self._is_down, self._ask_from = False, 0.0
 
     def load(self, value: Any) -> SessionRecord | None:
         """Return the session of a visitor from the cookie, that of a user from the server."""
@@ -112,13 +108,11 @@ class RedisStore(CookieStore):
     def delete(self, record: SessionRecord) -> None:
         """Delete a session from the server."""
         if record.id:
-            key = self._key("session", record.id)
-            self._ask(lambda client: client.delete(key))
+            self._ask(lambda client: client.delete(self._key("session", record.id)))
 
     def revoke_all(self, user: User) -> None:
         """End every session of a user."""
-        key = self._key("user", _user(user))
-        self._ask(lambda client: client.delete(key))
+        self._ask(lambda client: client.delete(self._key("user", _user(user))))
 
     def ready(self) -> bool:
         """Return whether a session can be written now."""
@@ -132,31 +126,27 @@ class RedisStore(CookieStore):
         if time.monotonic() < self._ask_from:
             raise SessionStoreUnavailableError
         try:
-            answer = self._ask_twice(question)
+            try:
+                answer = question(self._client)
+            except OutOfMemoryError:
+                raise
+            except RedisError:
+                # After a failover the open connections lead to the old primary (READONLY, MASTERDOWN), and an idle one
+                # may have been dropped silently. Connections that other threads use are theirs to close.
+                self._client.connection_pool.disconnect(inuse_connections=False)
+                answer = question(self._client)
         except RedisError as error:
-            is_down = isinstance(error, ConnectionError | TimeoutError)
-            if is_down:
+            was_down, self._is_down = self._is_down, isinstance(error, ConnectionError | TimeoutError)
+            if self._is_down:
                 self._ask_from = time.monotonic() + PAUSE
-            if not (is_down and self._is_down):
-                problem = "does not answer" if is_down else "refuses"
+            if not (was_down and self._is_down):
+                problem = "does not answer" if self._is_down else "refuses"
                 _log.error("The session store %s %s: %s", self._shown, problem, error)
-            self._is_down = is_down
             raise SessionStoreUnavailableError from error
         if self._is_down:
             _log.info("The session store %s answers again", self._shown)
         self._is_down = False
         return answer
-
-    def _ask_twice(self, question: Callable[[Redis], _T]) -> _T:
-        try:
-            return question(self._client)
-        except OutOfMemoryError:
-            raise
-        except RedisError:
-            # After a failover the open connections lead to the old primary (READONLY, MASTERDOWN), and an idle one may
-            # have been dropped silently. Connections that other threads use are theirs to close.
-            self._client.connection_pool.disconnect(inuse_connections=False)
-            return question(self._client)
 
     def _key(self, kind: str, name: str) -> str:
         return f"{self._name}:{kind}:{_hash(name)}"
@@ -171,7 +161,7 @@ def _succeeded(answers: list[Any]) -> bool:
 
 
 def _user(user: object) -> str:
-    """Return the name of a user in the cookie: it must be short."""
+    # It is in the cookie, so it must be short.
     return _hash(str(user))[:32]
 
 

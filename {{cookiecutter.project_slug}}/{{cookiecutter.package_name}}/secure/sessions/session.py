@@ -11,10 +11,8 @@ from flask.sessions import SecureCookieSession
 User = str | int | UUID
 """What identifies a user."""
 
-USER = "_user"
-"""The name under which `sign_in` puts the user into the session."""
-VERSION = "_version"
-"""The name of the session version that the user had at sign-in."""
+USER = "_user"  # under which `sign_in` puts the user into the session
+VERSION = "_version"  # the user's session version at sign-in
 VERSIONED = (USER, "_user_id", "user_id")
 """The usual names of a user's ID: ours, Flask-Login's, by hand. `load_session_version` gets the value."""
 USER_KEYS = (*VERSIONED, "userid", "uid", "user", "username", "account_id", "identity.id", "logged_in")
@@ -47,10 +45,8 @@ class Session(SecureCookieSession):
     ) -> None:
         super().__init__(initial)
         self.record = SessionRecord(0)
-        self.lost = False
-        """Whether it could not be loaded. Only the first use in a request raises the error."""
-        self._load = load
-        self._accessed = False
+        self.lost = False  # whether it could not be loaded; only the first use in a request raises the error
+        self._load, self._accessed = load, False
 
     @property
     def accessed(self) -> bool:

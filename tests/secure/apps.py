@@ -72,7 +72,7 @@ def with_views(app: Flask) -> Flask:
 
     @app.get("/moved")
     def moved() -> Response:
-        return redirect("/count")
+        return redirect("/count", code=302)
 
     return app
 

@@ -27,7 +27,7 @@ CHROMIUM = shutil.which("chromium") or "chromium"
 BAKE = "uv tool run cookiecutter --output-dir .. ."
 IN_PROJECT = (
     "cd ../my-flask-app",
-    "SECRET_KEY=not-so-secret uv run gunicorn",
+    "APP_ENV=production SECRET_KEY=not-so-secret uv run gunicorn",
     "uv run flask secret-key status",
     "uv run flask secret-key rotate",
     "uv run flask secret-key status",

@@ -169,6 +169,8 @@ class Sessions(SessionInterface):
             for name in _OF_A_BODY:
                 response.headers.pop(name, None)
             response.headers.update(page.headers)
+            if hasattr(response.response, "close"):  # a file that the view sends
+                response.response.close()
             response.status, response.direct_passthrough = page.status, False
             response.set_data(page.get_data())
 

@@ -131,6 +131,7 @@ def status_page(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
     keys = subprocess.check_output(
         [project / ".venv/bin/python", "-c", MINT], cwd=project, env=environment, text=True
     ).split()
+    (project / ".env").unlink()  # its keys would win
     keyring = {"SECRET_KEY": keys[0], "SECRET_KEY_FALLBACKS": ",".join(keys[1:]), "APP_ENV": "development"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -39,7 +39,7 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 def create_app() -> Flask:
-    """Return the project's own app, created with the page's line in the place of its own."""
+    """Return the project's own app, created with the line of the page instead of its own."""
     own = "secure.init_app(app, settings or Settings.load())\n"
     module = import_module(f"{package_name}.app")
     source = inspect.getsource(module.create_app)

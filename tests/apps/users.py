@@ -1,7 +1,7 @@
 """A baked project with users: each page counts, in the session, the requests of one of them.
 
 /count              a visitor's count
-/count/<user>       a user's count; whoever is not signed in is signed in first
+/count/<user>       a user's count; a visitor is signed in first
 /<way>/<user>       a sign-in by `sign_in`, `by_hand` or `login_user` (Flask-Login, if it is installed)
 /who                the signed-in user
 /sign-out

@@ -201,7 +201,7 @@ class Volume:
         self._swap({})
 
     def write(self, **files: str) -> None:
-        """Put `files` in the place of all that is there (AtomicWriter in k8s.io/kubernetes/pkg/volume)."""
+        """Replace all that is there by `files` (AtomicWriter in k8s.io/kubernetes/pkg/volume)."""
         for name in files:
             if not (self.folder / name).is_symlink():
                 (self.folder / name).symlink_to(f"..data/{name}")

@@ -51,7 +51,7 @@ def test_security_module(shared: Bake, tmp_path: Path) -> None:
     }
 
     def sh(lines: str, check: bool = True) -> Result:
-        # as a person pastes it: the shell goes on after a failure
+        # as a person pastes it: the shell continues after a failure
         return run("sh", "-uc", lines, cwd=tmp_path, environment=environment, check=check)
 
     def flask(command: str) -> None:
@@ -111,7 +111,7 @@ def test_credential_that_systemd_seals(shared: Bake, tmp_path: Path) -> None:
         script = script.replace(there, here)
 
     def sh(lines: str, name: str, check: bool = True) -> Result:
-        # as a person pastes it: the shell goes on after a failure
+        # as a person pastes it: the shell continues after a failure
         aside = 'mount --bind "$PWD" /var/lib/systemd && exec sh -uc "$0"'
         environment = {**shared.environment, "APP_ENV": "production", "NAME": name}
         command = ("unshare", "--mount", "sh", "-c", aside, lines)

@@ -140,7 +140,7 @@ class Site:
         return self._instance("testing", seconds)
 
     def has(self, *keys: Key) -> None:
-        """Put `keys`, newest first, in the place of the keyring."""
+        """Replace the keyring by `keys`, newest first."""
         self._keys = keys
         new = self._folder / "new-keyring"
         new.write_text("".join(f"{key.text}\n" for key in keys))

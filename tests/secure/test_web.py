@@ -488,7 +488,7 @@ def test_csrf_token_lifetime(client: FlaskClient, monkeypatch: pytest.MonkeyPatc
 
 
 def test_csrf_exempt(client: FlaskClient) -> None:
-    """A view, or a blueprint, takes no token; the rest of the app does."""
+    """A view or a blueprint needs no token; the rest of the app does."""
     app = make_app()
     api = Blueprint("api", __name__)
     api.post("/api")(lambda: "done")

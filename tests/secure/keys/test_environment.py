@@ -95,13 +95,13 @@ def test_precedence(tmp_path: Path) -> None:
 )
 def test_keys(process: dict[str, str], dotenv: dict[str, str] | None, expected: dict[str, str]) -> None:
     """The keyring is in one place, `.env` if that names any part of it."""
-    environment = Environment(process, dotenv, Path("/root"))
+    environment = Environment(process, dotenv, Path("/srv/app"))
 
     assert environment.keys == expected
     assert environment.has_dotenv_keys is (expected != process)
 
 
-IGNORED = "SECRET_KEY: ignored in the process environment, because the keyring is in /root/.env\nhint: unset SECRET_KEY"
+IGNORED = "SECRET_KEY: ignored in the process environment, because the keyring is in /srv/app/.env\nhint: unset SECRET_KEY"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ IGNORED = "SECRET_KEY: ignored in the process environment, because the keyring i
 )
 def test_ignored_key(process: dict[str, str], dotenv: dict[str, str] | None, warning: str) -> None:
     """A copy of what is or was in `.env` since its last revocation is not worth a warning."""
-    told = Environment(process, dotenv, Path("/root")).ignored_key()
+    told = Environment(process, dotenv, Path("/srv/app")).ignored_key()
 
     assert told.startswith(warning)
     assert bool(told) is bool(warning)

@@ -318,7 +318,7 @@ def _read_pipe(pipe: int) -> bytes:
 
 
 def _is_shared(path: str) -> bool:
-    """Whether other users can put a file in the place of `path`; not on a read-only mount (Secrets of Kubernetes)."""
+    """Whether other users can replace `path`; not on a read-only mount (Secrets of Kubernetes)."""
     folder = os.path.dirname(path) or "."
     if sys.platform == "win32" or not os.stat(folder).st_mode & _WRITABLE_BY_OTHERS:
         return False

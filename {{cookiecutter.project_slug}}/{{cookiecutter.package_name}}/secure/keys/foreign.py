@@ -58,7 +58,7 @@ _WRONG_TEXT = {
 \{["'].*["'\]}\del]\}$ \[["{].*["}]\]$ <([a-zA-Z]+)[^>]*>.*</\1>$ <(?i:!doctype|\?xml) <\w+.*/>$
 b(['"])[\w+/=-]*\2$ b['"].*\\x[0-9a-f]{2}""",
 }
-"""Patterns, separated by white space, of what is in the place of a key by mistake."""
+"""Patterns, separated by white space, of what is there instead of a key by mistake."""
 
 _OTHER_SECRET = {
     "belongs to another system": r"""

@@ -19,7 +19,7 @@ CODE = f"*/{Path(__file__).resolve().relative_to(PACKAGE)}"
 
 
 class ProjectError(Exception):
-    """It is not certain which project is meant. The message names the candidates."""
+    """It is uncertain which project to act on. The message names the candidates."""
 
 
 def project_root(package: Path = PACKAGE) -> Path:

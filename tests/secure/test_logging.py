@@ -335,3 +335,12 @@ def test_app_in_tests() -> None:
     make_app(APP_ENV="testing")
 
     assert logging.getLogger().handlers == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"), [("::ffff:192.0.2.1", "192.0.2.1"), ("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1")]
+)
+def test_mapped_address(sent: str, seen: str) -> None:
+    """A server that listens on IPv6 for both families shows IPv4 clients in IPv6 form."""
+    client = make_app().test_client()
+    assert client.get("/seen", environ_base={"REMOTE_ADDR": sent}).get_json()["address"] == seen

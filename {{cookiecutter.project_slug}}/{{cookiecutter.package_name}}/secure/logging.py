@@ -55,6 +55,8 @@ def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
     def logged(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         given = environ.get("HTTP_X_REQUEST_ID", "") if behind_proxy else ""
         environ[_ID] = given if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
+        # A socket for IPv4 and IPv6 shows an IPv4 client as ::ffff:192.0.2.1 (RFC 4291, section 2.5.5.2).
+        environ["REMOTE_ADDR"] = environ.get("REMOTE_ADDR", "").removeprefix("::ffff:")
         began = time.perf_counter()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

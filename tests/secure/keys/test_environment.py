@@ -101,7 +101,9 @@ def test_keys(process: dict[str, str], dotenv: dict[str, str] | None, expected: 
     assert environment.has_dotenv_keys is (expected != process)
 
 
-IGNORED = "SECRET_KEY: ignored in the process environment, because the keyring is in /srv/app/.env\nhint: unset SECRET_KEY"
+IGNORED = (
+    "SECRET_KEY: ignored in the process environment, because the keyring is in /srv/app/.env\nhint: unset SECRET_KEY"
+)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,10 @@ def visits(client: FlaskClient) -> str:
     return client.get("/policy/count", base_url=HTTPS).text
 
 
-@pytest.mark.parametrize("key", ["", "dev", "changeme" * 5, "a" * 64, NEW[:-1]])
+BAD_KEYS = {"missing": "", "short": "dev", "words": "changeme" * 5, "repeated": "a" * 64, "damaged": NEW[:-1]}
+
+
+@pytest.mark.parametrize("key", BAD_KEYS.values(), ids=BAD_KEYS)
 def test_no_start_without_a_good_key(key: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refusal:
         Settings.load({**ENVIRON, "APP_ENV": "production", "SECRET_KEY": key}, root=tmp_path)

@@ -9,7 +9,7 @@
    MAX_SAVING bits, or saves them on what the text is in hexadecimal, base32 or base64.
 
 The odds of a guesser against chance are a martingale, so at most one random text in 2**t lets it ever save t bits
-(Ville's inequality). This bounds false refusals whatever the predictors are: 24 bits are one in 16 million. Digits
+(Ville's inequality). This bounds false refusals whatever the predictors are: 27 bits are one in 134 million. Digits
 alone are refused too: one in three million random keys of 16 bytes in hexadecimal.
 
 No rule can tell a key of 64 hexadecimal digits that was cut to 32..63 from a shorter key, or the hash of something
@@ -26,7 +26,7 @@ from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
 
 MIN_LENGTH = 32
 MAX_LENGTH = 512
-MAX_SAVING = 24.0
+MAX_SAVING = 27.0
 PUT_KEY = "put the key itself there"
 
 Predictor = Callable[[str, str], Iterator[float]]
@@ -77,7 +77,7 @@ AAAAC3NzaC1 MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",
     "is the hash of an empty text": r"""
 (?i:(?:d41d8cd9|da39a3ee|e3b0c442|38b060a7|cf83e135|68b329da|adc83b19|01ba4719|ec664e88|be688838)[0-9a-f]+$)""",
-    "is a UUID: a name, not a secret": rf"\W?{_UUID}\W?$",
+    "is a UUID: a name, not a secret": rf"(?i:\W?{_UUID}.{{0,4}}$)",
     "has only digits": r"\d+$",
 }
 """Patterns of what only another key can replace; the tokens are those of github.com/gitleaks/gitleaks."""
@@ -109,20 +109,20 @@ changeme changer character characters choose cipher class clave cle client cloud
 config configure cookie copy correct create credential credentials csrf customer data database deadbeef decrypt default
 define demo denied deploy deployment dev development different do docker does dog dont dummy each edit eight email
 empty encrypt encrypted ensure enter env environment error ever every example exception external failed fake fallback
-false file fill five flask foo for forbidden forget found four fox from frontend generate generated generator get git
-goes google hack hacker hard has hash have hello here hex hidden hmac home horse host http https id if in insecure
-insert int internal into invalid is it its itsdangerous job jumps just jwt keep key keyring keys know latest lazy least
-length less letter lib like line list local localhost long lower machine made magic make manager many master me mega
-message minimum missing modify more most much must my name need never new nine no nobody node none not now null number
-oauth of off ok on one only ops or order our over own pass passphrase password passwort paste path permission phrase
-pick placeholder please port private prod product production project provide provided proxy public put python queue
-quick qux random randomly rather read real really region remember replace request reset resource response rest root
-rotate rotation run safe salt salted same sample secret secreta secrets secure security sentence server service session
-set setting settings seven sha should sign signing site six some something specify staging staple start storage string
-strong such super supply sure system task team ten test testing text than that the their then there they this three
-time to todo token top true two type ultra undefined under unguessable unique unknown until up update upper urandom url
-use used user using usr uuid value var variable vault version versions very want was we web website welcome when will
-with word words worker world write www xyz yes you your yourself"""
+false file fill five flask foo for forbidden forget found four fox from frontend geheim generate generated generator
+get git goes google hack hacker hard has hash have hello here hex hidden hmac home horse host http https id if in
+insecure insert int internal into invalid is it its itsdangerous job jumps just jwt keep key keyring keys know latest
+lazy least length less letter lib like line list local localhost long lower machine made magic make manager many master
+me mega message minimum missing modify more most much must my name need never new nine no nobody node none not now null
+number oauth of off ok on one only ops or order our over own pass passphrase password passwort paste path permission
+phrase pick placeholder please port private prod product production produktion project provide provided proxy public
+put python queue quick qux random randomly rather read real really region remember replace request reset resource
+response rest root rotate rotation run safe salt salted same sample schluessel secret secreta secrets secure security
+sentence server service session set setting settings seven sha should sign signing site six some something specify
+staging staple start storage string strong such super supply sure system task team ten test testing text than that the
+their then there they this three time to todo token top true two type ultra undefined under unguessable unique unknown
+until up update upper urandom url use used user using usr uuid value var variable vault version versions very want was
+we web website welcome when will with word words worker world write www xyz yes you your yourself"""
 _BEGINNINGS = Counter(f"{word} "[:end] for word in _WORD_LIST.split() for end in range(len(word) + 2))
 """How many words of the list, with the space after them, have each beginning."""
 

@@ -287,7 +287,7 @@ def test_notices() -> None:
     (level, keys), (warning_level, hosts) = loaded().notices(1_800_000_000)
 
     assert keys == f"Secret key: {loaded().keyring.keys[0].fingerprint} signing (from the process environment)"
-    assert hosts == "TRUSTED_HOSTS is not set: every host name is served"
+    assert hosts == "TRUSTED_HOSTS: not set, so every host name is served"
     assert (level, warning_level) == (20, 30)
     assert len(loaded(TRUSTED_HOSTS="a.example").notices(0)) == 1
     assert len(loaded(APP_ENV="testing").notices(0)) == 1

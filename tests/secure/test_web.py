@@ -624,7 +624,7 @@ def test_no_trusted_hosts(variables: dict[str, str], count: int, caplog: Warning
     client.get("/plain")
 
     assert [r.msg for r in caplog.records if r.levelno >= logging.WARNING and "every host name" in str(r.msg)] == [
-        "TRUSTED_HOSTS is not set: every host name is served"
+        "TRUSTED_HOSTS: not set, so every host name is served"
     ] * count
 
 

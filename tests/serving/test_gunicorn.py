@@ -366,7 +366,7 @@ def test_notices_once(shared: Bake, tmp_path: Path, preload: tuple[str, ...]) ->
         server.stop()
     messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     assert len([message for message in messages if message.startswith("Secret key: ")]) == 2
-    assert messages.count("TRUSTED_HOSTS is not set: every host name is served") == 2
+    assert messages.count("TRUSTED_HOSTS: not set, so every host name is served") == 2
 
 
 def test_bind_workers_threads(shared: Bake) -> None:

@@ -1181,3 +1181,27 @@ def test_secret_volume(folder: Path) -> None:
         assert files.read_key_file(path) == [ONE]
     finally:
         subprocess.run(["umount", volume], check=True)
+
+
+WINDOWS = """
+import sys
+sys.platform = "win32"
+sys.modules["fcntl"] = None
+from secure.keys import files
+
+assert files.create("keyring", "one\\n") and not files.create("keyring", "two\\n")
+with files.locked("keyring"):
+    files.replace("keyring", "three\\r\\n")
+print(files.read_key_file("keyring"))
+"""
+
+
+def test_windows_branches(tmp_path: Path) -> None:
+    """Without POSIX's locks, owners and modes, a file is created once, replaced and read."""
+    path = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", WINDOWS]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": path}, check=False)
+
+    assert (done.stderr, done.stdout) == ("", "['three']\n")
+    assert names(tmp_path) == {"keyring"}

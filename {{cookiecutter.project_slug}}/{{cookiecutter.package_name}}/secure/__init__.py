@@ -47,6 +47,7 @@ def init_app(
     from .keys import watcher  # noqa: PLC0415
 
     app.config.from_mapping(settings.flask_config())
+    app.extensions["secure"] = settings
     keyring = watcher.KeyringWatcher(
         settings.keyring_source, settings.keyring, settings.keyring_interval, seen=settings.keyring_identity
     )

@@ -345,7 +345,7 @@ class _Loader(Generic[S]):
         if ignored := self.environment.ignored_key():
             yield ignored
         if settings.production and not settings.trusted_hosts:
-            yield "TRUSTED_HOSTS is not set: every host name is served"
+            yield "TRUSTED_HOSTS: not set, so every host name is served"
         known = {*map(variable, declared_settings(self.cls)), *KEY_NAMES, RETENTION_SETTING}
         for name in sorted({*self.environment.process, *(self.environment.dotenv or {})} - known):
             if "_" in name and (similar := get_close_matches(name, known, 1, 0.85)):

@@ -166,6 +166,12 @@ def _init_headers(
     app.after_request(_complete)  # for a response with which another function has replaced the view's
 
 
+def policy_of(app: Flask) -> Mapping[str, list[str]]:
+    """Return the directives of the app's Content-Security-Policy."""
+    directives: Mapping[str, list[str]] = app.extensions[_EXTENSION][1]
+    return directives
+
+
 def default_headers() -> dict[str, tuple[str, str]]:
     """Return the current app's default headers, name and value by the name in lower case; {} outside an app."""
     return current_app.extensions[_EXTENSION][0] if current_app else {}

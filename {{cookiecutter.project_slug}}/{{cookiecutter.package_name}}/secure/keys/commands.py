@@ -52,7 +52,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str | Non
         raise click.BadParameter(str(error)) from None
 
 
-_duration = partial(click.option, metavar="DURATION", callback=_seconds)
+duration_option = partial(click.option, metavar="DURATION", callback=_seconds)
 _print = click.option("--print", "to_print", is_flag=True, help="Change nothing; print the variables to set.")
 
 
@@ -87,7 +87,7 @@ def generate() -> None:
 
 @secret_key.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a monitor.")
-@_duration("--max-age", help="Fail if the signing key is older, e.g. 400d.")
+@duration_option("--max-age", help="Fail if the signing key is older, e.g. 400d.")
 def status(as_json: bool, max_age: int | None) -> None:
     """Show each key: fingerprint, state, dates, and where it is kept.
 
@@ -98,16 +98,14 @@ def status(as_json: bool, max_age: int | None) -> None:
     click.echo((report.as_json if as_json else report.table)(keyring, source, now))
     for key in keyring.far_future(now):
         _fail(message(f"key {key.fingerprint}", *report.far_future(keyring, now)))
-    signing = keyring.signing(now)
-    if max_age is not None and (signing.activation is None or now - signing.activation > max_age):
-        age = "of unknown age" if signing.activation is None else f"{format_duration(now - signing.activation)} old"
-        _fail(message(f"signing key {signing.fingerprint}", age, "flask secret-key rotate"))
+    if max_age is not None and (age := report.too_old(keyring, now, max_age)):
+        _fail(message(f"signing key {keyring.signing(now).fingerprint}", age, "flask secret-key rotate"))
 
 
 @secret_key.command()
-@_duration("--in", "delay", help="When the new key starts to sign [default: 1h].")
+@duration_option("--in", "delay", help="When the new key starts to sign [default: 1h].")
 @click.option("--now", "at_once", is_flag=True, help="Let it sign at once: for a single process.")
-@_duration("--if-older-than", "age", help="Do nothing if the newest key is younger, e.g. 90d.")
+@duration_option("--if-older-than", "age", help="Do nothing if the newest key is younger, e.g. 90d.")
 @_print
 def rotate(delay: int | None, at_once: bool, age: int | None, to_print: bool) -> None:
     """Add a key that signs in one hour, and remove the expired ones. Nobody is logged out."""

@@ -64,6 +64,14 @@ def far_future(keyring: Keyring, now: int) -> tuple[str, str]:
     return f"it signs only from {time(wrong[0].activation)}", f"check the clock of this machine, then run: {hint}"
 
 
+def too_old(keyring: Keyring, now: int, max_age: int) -> str:
+    """Return how old the signing key is if that is more than `max_age` seconds, or unknown; else ""."""
+    since = keyring.signing(now).activation
+    if since is None:
+        return "of unknown age"
+    return f"{format_duration(now - since)} old" if now - since > max_age else ""
+
+
 def time_and_wait(at: int, now: int) -> str:
     """Return a time and how long it is until then."""
     return f"{time(at)} (in {format_duration(at - now)})" if at > now else f"{time(at)} (now)"

@@ -1,0 +1,208 @@
+"""`flask secure-audit`: what it finds, what it does not, and its exit status."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import release
+from apps import KEY, load, with_views
+from click.testing import Result
+from flask import Flask
+from secure import csrf, init_app
+from secure.audit import FOLDER, RELEASE, audit, released
+from secure.keys.key import generate_key
+
+DAY = 86400
+HOSTS = {"TRUSTED_HOSTS": "app.example.org"}
+CDN = "https://cdn.example"
+
+
+def run(
+    *arguments: str,
+    csp: Mapping[str, list[str]] | None = None,
+    headers: Mapping[str, str | None] | None = None,
+    config: Mapping[str, object] | None = None,
+    **variables: str,
+) -> Result:
+    """Audit an app with these settings."""
+    app = Flask("site", root_path=str(Path.cwd()))
+    init_app(app, load(**HOSTS | variables), csp=csp, headers=headers)
+    with_views(app).config.update(config or {})
+    result = app.test_cli_runner().invoke(audit, arguments)
+    assert KEY not in result.output
+    return result
+
+
+def found(*arguments: str, **changes: object) -> dict[str, str]:
+    """Return what the audit finds; its exit status says the same."""
+    result = run("--json", *arguments, **changes)  # type: ignore[arg-type]
+    findings: dict[str, str] = json.loads(result.stdout)["found"]
+    assert result.exit_code == bool(findings)
+    return findings
+
+
+@pytest.mark.parametrize("environment", ["production", "development", "testing"])
+def test_defaults(environment: str) -> None:
+    result = run(APP_ENV=environment)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].startswith("secure 0.")
+    assert "flask 3." in result.stdout
+    assert result.stdout.endswith("Nothing found.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("TRUSTED_HOSTS", {"TRUSTED_HOSTS": ""}),
+        ("SECRET_KEY_RETENTION", {"SECRET_KEY_RETENTION": "8d"}),
+        ("SECRET_KEY_INTERVAL", {"config": {"SECRET_KEY_INTERVAL": 59 * 60}}),
+        ("SESSION_ABSOLUTE_TIMEOUT", {"SESSION_ABSOLUTE_TIMEOUT": "31d"}),
+        ("MAX_CONTENT_LENGTH", {"MAX_CONTENT_LENGTH": "2000000"}),
+        ("MAX_CONTENT_LENGTH", {"config": {"MAX_CONTENT_LENGTH": None}}),
+        ("SESSION_READ_SHA1", {"SESSION_READ_SHA1": "1"}),
+        ("FORM_ACTION", {"FORM_ACTION": "https://pay.example"}),
+        ("CROSS_ORIGIN_OPENER_POLICY", {"CROSS_ORIGIN_OPENER_POLICY": "unsafe-none"}),
+        ("HSTS", {"HSTS": "off"}),
+        ("HSTS", {"HSTS": "max-age=300"}),
+        ("SESSION_COOKIE_SECURE", {"config": {"SESSION_COOKIE_SECURE": False}}),
+        ("SESSION_COOKIE_HTTPONLY", {"config": {"SESSION_COOKIE_HTTPONLY": False}}),
+        ("SESSION_COOKIE_SAMESITE", {"config": {"SESSION_COOKIE_SAMESITE": "None"}}),
+        ("SESSION_COOKIE_DOMAIN", {"config": {"SESSION_COOKIE_DOMAIN": "example.org"}}),
+        ("WTF_CSRF_ENABLED", {"config": {"WTF_CSRF_ENABLED": False}}),
+        ("WTF_CSRF_SSL_STRICT", {"config": {"WTF_CSRF_SSL_STRICT": False}}),
+        ("X-Frame-Options", {"headers": {"X-Frame-Options": None}}),
+        ("Referrer-Policy", {"headers": {"referrer-policy": "unsafe-url"}}),
+        ("CSP script-src", {"csp": {"script-src": [CDN]}}),
+        ("CSP default-src", {"csp": {"default-src": [CDN]}}),
+        ("CSP frame-ancestors", {"csp": {"frame-ancestors": [CDN]}}),
+        ("SESION_IDLE_TIMEOUT", {"SESION_IDLE_TIMEOUT": "1d"}),
+    ],
+)
+def test_looser(name: str, changes: dict[str, object]) -> None:
+    assert list(found(**changes)) == [name]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SECRET_KEY_INTERVAL": "1s", "SESSION_IDLE_TIMEOUT": "1h", "SESSION_ABSOLUTE_TIMEOUT": "1d"},
+        {"MAX_CONTENT_LENGTH": "1000", "HSTS": "max-age=63072000; includeSubDomains; preload"},
+        {"config": {"SESSION_COOKIE_SAMESITE": "Strict"}, "csp": {"img-src": ["'self'"]}},
+        {"APP_ENV": "development", "TRUSTED_HOSTS": ""},
+    ],
+)
+def test_stricter(changes: dict[str, object]) -> None:
+    assert found(**changes) == {}
+
+
+def test_text_of_a_setting() -> None:
+    assert found(HSTS="off") == {"HSTS": "'' (default 'max-age=31536000')"}
+
+
+def test_views_without_a_csrf_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csrf, "_exempt_views", {"site.api.create"})
+
+    assert found() == {"csrf.exempt site.api.create": "no CSRF check"}
+
+
+def test_old_key() -> None:
+    old = generate_key(int(time.time()) - 401 * DAY).text
+
+    assert found(SECRET_KEY=old) == {"signing key": "401 d old"}
+    assert found("--max-age", "402d", SECRET_KEY=old) == {}
+    assert found(SECRET_KEY="kIx3v9_Qm7-aZ0yR2tW5uB8cD1eF4gH6jL") == {"signing key": "of unknown age"}
+
+
+def test_key_of_the_future() -> None:
+    future = generate_key(int(time.time()) + 4000 * DAY)
+
+    assert list(found(SECRET_KEY=future.text, SECRET_KEY_FALLBACKS=KEY)) == [f"key {future.fingerprint}"]
+
+
+def test_accept() -> None:
+    result = run(
+        "--accept", "HSTS", "--accept", "OTHER", "--accept", "CSP script-src", HSTS="off", csp={"script-src": [CDN]}
+    )
+
+    assert (result.exit_code, result.stderr) == (0, "warning: --accept OTHER: not found\n")
+    assert result.stdout.endswith("Nothing found.\n")
+
+
+def test_hint() -> None:
+    result = run(csp={"script-src": [CDN]})
+
+    assert result.exit_code == 1
+    assert result.stdout.endswith(f"\nCSP script-src: {CDN}\n")
+    assert result.stderr == (
+        "Error: audit: 1 found\nhint: correct it, or accept it by its name: --accept 'CSP script-src'\n"
+    )
+
+
+def test_facts() -> None:
+    facts = json.loads(run("--json", "--accept", "HSTS", HSTS="off").stdout)
+
+    assert facts["accepted"] == ["HSTS"]
+    assert facts["environment"] == "production"
+    assert facts["keyring"]["keys"][0]["state"] == "signing"
+    assert facts["secure"] == released(FOLDER)[0]
+    assert {"Python", "flask", "gunicorn"} <= facts["versions"].keys()
+
+
+# The list of files
+
+
+def test_list_is_current() -> None:
+    """After a change in `secure`: uv run tools/release.py."""
+    assert (FOLDER / RELEASE).read_text("utf-8") == release.release()
+
+
+def test_sha256sum() -> None:
+    """The list can be checked without this code."""
+    checked = subprocess.run(("sha256sum", "--check", "--quiet", "--strict", RELEASE), cwd=FOLDER, check=True)
+
+    assert checked.returncode == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of `secure`."""
+    copy = tmp_path / "secure"
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def test_changed_files(folder: Path) -> None:
+    (folder / "web.py").write_text("# changed\n")
+    (folder / "tokens.py").unlink()
+    (folder / "keys" / "more.py").touch()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "web.pyc").touch()
+
+    assert released(folder)[1] == {
+        "secure/keys/more.py": "not in the release",
+        "secure/tokens.py": "missing",
+        "secure/web.py": "changed",
+    }
+
+
+def test_line_endings(folder: Path) -> None:
+    """Git may write each line with CR LF."""
+    before = released(folder)
+    for path in (folder / "web.py", folder / RELEASE):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+    assert released(folder) == before
+
+
+def test_no_list(folder: Path) -> None:
+    (folder / RELEASE).unlink()
+
+    facts, changes = released(folder)
+
+    assert facts["version"] == "unknown"
+    assert changes["secure/web.py"] == "not in the release"

@@ -336,27 +336,37 @@ def test_failover(shared: Bake, tmp_path: Path) -> None:
 # Attacks, on what a browser would reach: production settings, behind TLS
 
 
+LIBRARIES = {"flask_login": "flask-login==0.6.3", "flask_security": "flask-security==5.9.0"}
+
+
+@pytest.fixture(scope="module", params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def site(shared: Bake, tmp_path_factory: pytest.TempPathFactory, lasting_redis: RedisServer) -> Iterator[Site]:
-    """An instance behind TLS, with Flask-Login."""
+def site(
+    shared: Bake, tmp_path_factory: pytest.TempPathFactory, lasting_redis: RedisServer, library: str
+) -> Iterator[Site]:
+    """An instance behind TLS, with Flask-Login or Flask-Security."""
     folder = tmp_path_factory.mktemp("site")
-    library = folder / "library"
-    shared.run(UV, "pip", "install", "--quiet", "--no-deps", "--target", str(library), "flask-login==0.6.3")
-    path = f"{Path(__file__).parents[1] / 'apps'}:{library}"
+    target = folder / "library"
+    shared.run(UV, "pip", "install", "--quiet", "--target", str(target), LIBRARIES[library])
+    path = f"{Path(__file__).parents[1] / 'apps'}:{target}"
     address = lasting_redis.address
     with (
-        serving(shared, folder, address, 1, TRUSTED_PROXIES="1", PYTHONPATH=path) as [server],
+        serving(shared, folder, address, 1, TRUSTED_PROXIES="1", PYTHONPATH=path, WITH=library) as [server],
         tls(server.port, folder) as proxy,
     ):
         yield Site(proxy.port, server.log, proxy.certificate)
 
 
-@pytest.mark.parametrize("way", ["sign_in", "by_hand", "login_user"])
-def test_fixation(site: Site, redis: RedisServer, way: str) -> None:
+@pytest.mark.parametrize("way", ["sign_in", "by_hand", "library"])
+def test_fixation(site: Site, redis: RedisServer, library: str, way: str) -> None:
     """A cookie that an attacker has planted in a victim's browser is worth nothing after the victim's sign-in."""
 
     def sign_in(user: str, **cookies: str) -> dict[str, str]:
-        answer = site.get(f"/{way}/{user}", **cookies)
+        answer = site.get(f"/{library if way == 'library' else way}/{user}", **cookies)
         assert answer.status == 200
         [(name, value)] = answer.cookies.items()
         assert name.startswith("__Host-")

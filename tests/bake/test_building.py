@@ -15,6 +15,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -24,8 +25,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import secure
 from baking import UV, Bake, Result
+from chromium import chromium
 from flask import Flask, Response
 from itsdangerous import URLSafeTimedSerializer
+from npm import installed
+from playwright.sync_api import Page, Request, Route, expect
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
 from recipes import apply, recipes, with_needs
@@ -33,6 +37,7 @@ from running import APPS
 from secure.keys.key import generate_key
 from services import Services, running
 from serving import LIMIT, serving, wait_until
+from tls import tls
 
 PAGE = recipes()
 CHECKS = next(block for block in blocks(OF_PROJECT) if any("pytest" in command for command in block))
@@ -256,6 +261,13 @@ def fail(bake: Bake) -> None:
     views.write_text(views.read_text("utf-8") + textwrap.dedent(code), "utf-8")
 
 
+def add_button(bake: Bake) -> None:
+    """Give the home page a button that htmx sends."""
+    home = bake.package / "templates" / "home.html"
+    button = """<button id="htmx" hx-post="/" hx-target=".count" hx-select=".count" hx-swap="outerHTML">htmx</button>"""
+    home.write_text(home.read_text("utf-8").replace("</form>", f"</form>{button}"), "utf-8")
+
+
 def with_tables(site: Site) -> None:
     """Create the tables and Ann by the commands of the page."""
     if not (site.project.path / "migrations").exists():
@@ -271,6 +283,9 @@ def many(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
     names = [name for name in PAGE if name not in {*SIGN_INS, *SMALL}]
     bake = pasted(project, tmp_path_factory.mktemp("many"), *names)
     fail(bake)
+    add_button(bake)
+    files = installed("htmx.org", tmp_path_factory.mktemp("npm"), bake.environment)
+    shutil.copy(files / "dist" / "htmx.min.js", bake.package / "static")
     return bake
 
 
@@ -457,6 +472,72 @@ def test_payment(site: Site) -> None:
     assert "https://pay.example.org" in page.policy["form-action"]
     assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin-allow-popups"
     assert visitor.post("/pay", "/").headers["Location"] == "https://pay.example.org/checkout/1"
+
+
+@pytest.fixture
+def browser_page(site: Site, tmp_path: Path) -> Iterator[Page]:
+    """A page of Chromium on the site; other sites are not asked, but pay.example.org answers with a popup."""
+    popup = "<script>opener ? opener.postMessage('paid', '*') : document.write('no opener')</script>"
+
+    def answer(route: Route) -> None:
+        if "pay.example.org" in route.request.url:
+            route.fulfill(body=popup, content_type="text/html")
+        elif "127.0.0.1" in route.request.url:
+            route.continue_()
+        else:
+            route.fulfill(body="")
+
+    with chromium(site.project.environment) as browser, ExitStack() as stack:
+        address = f"http://127.0.0.1:{site.port}"
+        if site.production:
+            address = stack.enter_context(tls(site.port, tmp_path)).url
+        context = browser.new_context(ignore_https_errors=True)
+        context.route("**/*", answer)
+        page = context.new_page()
+        page.goto(address)
+        yield page
+
+
+def test_htmx_in_a_browser(site: Site, browser_page: Page) -> None:
+    """A request of htmx has the CSRF token, and the policy blocks nothing that htmx needs."""
+    complaints: list[str] = []
+    browser_page.on("console", lambda message: complaints.append(message.text))
+
+    def click() -> Request:
+        with browser_page.expect_request(lambda request: request.method == "POST") as posted:
+            browser_page.click("#htmx")
+        return posted.value
+
+    for count in ("1", "2"):
+        assert click().headers["hx-request"] == "true"
+        expect(browser_page.locator(".count")).to_have_text(count)
+    if site.production:  # in development, the toolbar has styles of its own
+        assert complaints == []
+
+    browser_page.evaluate("addEventListener('htmx:configRequest', e => { delete e.detail.headers['X-CSRFToken']; })")
+    response = click().response()
+    assert response
+    assert response.status == 400, "negative control: no token"
+
+
+def test_popup_in_a_browser(browser_page: Page) -> None:
+    """A popup of another site reaches the page that opened it."""
+    opened = """url => new Promise(resolve => {
+        addEventListener("message", event => resolve(event.origin + " " + event.data));
+        window.popup = open(url);
+    })"""
+    assert browser_page.evaluate(opened, "https://pay.example.org/1") == "https://pay.example.org paid"
+
+    browser_page.route(
+        "**/isolated",
+        lambda route: route.fulfill(
+            body="page", content_type="text/html", headers={"Cross-Origin-Opener-Policy": "same-origin"}
+        ),
+    )
+    browser_page.goto(browser_page.url + "isolated")
+    with browser_page.expect_popup() as popup:
+        browser_page.evaluate("url => { open(url); }", "https://pay.example.org/1")
+    expect(popup.value.locator("body")).to_have_text("no opener")
 
 
 def test_mail(site: Site) -> None:

@@ -10,22 +10,12 @@ from typing import Any, Literal
 
 import pytest
 from baking import Bake
+from chromium import chromium
 from npm import installed
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, expect
 from serving import serving
 from tls import tls
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
 NARROW, WIDE = ViewportSize(width=320, height=700), ViewportSize(width=1000, height=800)
 WATCH = """
     window.violations = [];
@@ -86,16 +76,10 @@ for at in {ACTIVATIONS}: print(generate_key(int(time.time()) + at).text)"""
     return bake.run(bake.program("python"), "-c", script).stdout.split()
 
 
-@pytest.fixture(scope="module")
-def chromium(environment: Mapping[str, str]) -> Iterator[Browser]:
-    """A browser with a home and a profile of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", environment["HOME"])
-        patch.setenv("TMPDIR", environment["TMPDIR"])
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            yield browser
-            browser.close()
+@pytest.fixture(scope="module", name="chromium")
+def running_browser(environment: Mapping[str, str]) -> Iterator[Browser]:
+    with chromium(environment) as browser:
+        yield browser
 
 
 Open = Callable[..., Page]

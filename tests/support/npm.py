@@ -7,7 +7,7 @@ from pathlib import Path
 
 from baking import run
 
-PINS = {"@mdn/mdn-http-observatory": "1.4.8", "axe-core": "4.14.1"}
+PINS = {"@mdn/mdn-http-observatory": "1.4.8", "axe-core": "4.14.1", "htmx.org": "2.0.11"}
 
 
 def installed(package: str, folder: Path, environment: Mapping[str, str]) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"))
 
-from secure.audit import FOLDER, RELEASE, code  # noqa: E402 - its folder is on the path only now
+from secure.status import FOLDER, RELEASE, code  # noqa: E402 - its folder is on the path only now
 
 
 def release() -> str:

@@ -127,14 +127,6 @@ def test_both_pipelines_do_the_same(shared: Bake) -> None:
     assert commands(shared.path / ".gitlab-ci.yml") == commands(shared.path / ".github/workflows/ci.yml")
 
 
-def test_pipeline(cloned: Bake) -> None:
-    """Its checks pass in a fresh clone, which has no key."""
-    check, _ = commands(cloned.path / ".gitlab-ci.yml")
-    for command in check:
-        shell(cloned, command)
-    assert not (cloned.path / ".env").exists()
-
-
 def test_locked(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     """The first command writes uv.lock. Once it is committed, CI refuses one that is not current."""
     project = bake()

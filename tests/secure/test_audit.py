@@ -13,7 +13,7 @@ from apps import KEY, load, with_views
 from click.testing import Result
 from flask import Flask
 from secure import csrf, init_app
-from secure.audit import FOLDER, RELEASE, audit, released
+from secure.status import FOLDER, RELEASE, audit, released
 from secure.keys.key import generate_key
 
 DAY = 86400

@@ -166,9 +166,12 @@ def test_workflow(clone: Bake, tmp_path: Path) -> None:
 
 @pytest.fixture
 def hooked(clone: Bake, tmp_path: Path) -> Bake:
-    """A clone with the git hook that `.pre-commit-config.yaml` describes; then there is no network."""
-    config = (clone.path / ".pre-commit-config.yaml").read_text("utf-8")
-    typed = re.findall(r"^# Once a clone: (.+)$", config, re.MULTILINE)
+    """A clone with the git hook that the page describes; then there is no network."""
+    section = (clone.path / PAGE).read_text("utf-8").partition("\n## A git hook\n")[2].partition("\n## ")[0]
+    [config] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    typed = re.findall(r"^```sh\n(.*)\n```$", section, re.MULTILINE)
+    (clone.path / ".pre-commit-config.yaml").write_text(config)
+    commit(clone, "A git hook")
     bin_folder = tmp_path / "bin"
     environment = {
         **clone.environment,

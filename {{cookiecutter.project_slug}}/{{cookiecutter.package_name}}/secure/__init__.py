@@ -43,7 +43,7 @@ def init_app(
     `csp` adds sources to directives of the Content-Security-Policy, `headers` changes or removes (None) other headers
     of all responses, and `load_session_version` returns a user's session version, None for no such user.
     """
-    from . import errors, logging, sessions, status, web  # noqa: PLC0415 - they import Flask
+    from . import errors, logging, sessions, web  # noqa: PLC0415 - they import Flask
     from .keys import watcher  # noqa: PLC0415
 
     app.config.from_mapping(settings.flask_config())
@@ -56,7 +56,10 @@ def init_app(
     web.init_app(app, settings, csp, headers)
     sessions.init_app(app, keyring, settings.session_store, load_session_version)
     errors.init_app(app)
-    status.init_app(app, keyring, settings)
+    if settings.environment == "development":
+        from . import status  # noqa: PLC0415 - elsewhere, there is no such page
+
+        app.register_blueprint(status.blueprint)
 
 
 def __getattr__(name: str) -> Any:

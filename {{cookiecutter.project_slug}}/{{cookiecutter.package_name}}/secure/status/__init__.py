@@ -1,26 +1,79 @@
-"""`/_secure`, in development only: the keyring's timeline, the session's settings, the headers."""
+"""What the app reports about itself: `/_secure` to a developer, `flask secure-audit` to a security team.
 
+The page exists in development only: the keyring's timeline, the session's settings, the headers. The command works
+everywhere: which versions run, whether this folder is as released, the age and state of each key, and what is looser
+than the defaults. Its exit status is for a fleet's CI. Every `flask` command imports this module to list the commands,
+so what is slow to import waits until it is used.
+"""
+
+import hashlib
+import json
+import platform
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from operator import ne
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import click
 from flask import Blueprint, Flask, Response, current_app, render_template
+from flask.cli import with_appcontext
 
-from ..keys.text import format_duration
-from ..keys.watcher import KeyringWatcher, get_watcher
-from ..settings import DEVELOPMENT, Settings
-from ..web import default_headers
+from ..keys import report
+from ..keys.commands import duration_option
+from ..keys.environment import APP_ENV
+from ..keys.keyring import RETENTION
+from ..keys.sources import RETENTION_SETTING
+from ..keys.text import format_duration, message
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 blueprint = Blueprint("secure", __name__, url_prefix="/_secure", template_folder="templates")
 
+FOLDER = Path(__file__).parents[1]
+RELEASE = "release.sha256"
+"""The SHA-256 of each file of a release, as `sha256sum` writes and checks them, after a line with the version."""
 
-def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
-    """Add the page to `app` in development; elsewhere its address does not exist."""
-    if settings.environment == DEVELOPMENT:
-        app.register_blueprint(blueprint)
+LIBRARIES = (
+    *("flask", "werkzeug", "jinja2", "itsdangerous", "click", "flask-wtf", "wtforms", "python-dotenv", "gunicorn"),
+    *("cryptography", "redis"),
+)
+Findings = dict[str, str]
+"""What is found, by the name with which a team accepts it."""
+
+_CSRF = ("WTF_CSRF_ENABLED", "WTF_CSRF_CHECK_DEFAULT", "WTF_CSRF_SSL_STRICT")
+_LIMITS = f"{RETENTION_SETTING} SECRET_KEY_INTERVAL SESSION_IDLE_TIMEOUT SESSION_ABSOLUTE_TIMEOUT MAX_CONTENT_LENGTH"
+_ON = "SESSION_COOKIE_SECURE SESSION_COOKIE_HTTPONLY REMEMBER_COOKIE_SECURE REMEMBER_COOKIE_HTTPONLY"
+_OFF = "TESTING SESSION_READ_SHA1 FORM_ACTION SESSION_COOKIE_DOMAIN"
+
+
+def _max_age(hsts: str) -> int:
+    found = re.search(r"max-age=(\d+)", hsts)
+    return int(found[1]) if found else 0
+
+
+_LOOSER: Mapping[str, Callable[[Any, Any], bool]] = {
+    **dict.fromkeys([*_LIMITS.split(), "MAX_FORM_PARTS"], lambda value, default: value is None or value > default),
+    **dict.fromkeys([*_ON.split(), *_CSRF], lambda value, default: default and not value),
+    **dict.fromkeys(_OFF.split(), lambda value, default: value and not default),
+    "SESSION_COOKIE_SAMESITE": lambda value, _: value not in ("Lax", "Strict"),
+    "CROSS_ORIGIN_OPENER_POLICY": ne,
+    "HSTS": lambda value, default: _max_age(value) < _max_age(default),
+}
+"""For each setting: whether a value is looser than the default in this environment."""
 
 
 @blueprint.get("/")
 def status() -> str:
     """Show each key's fingerprint and states, never a key."""
+    from ..keys.watcher import get_watcher  # noqa: PLC0415
+    from ..web import default_headers  # noqa: PLC0415
+
     return render_template(
         "secure/status.html",
         watcher=get_watcher(current_app),
@@ -37,3 +90,114 @@ def icon() -> Response:
     square = '<rect width="1" height="1" fill="#1f6b58"/>'
     image = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1">{square}</svg>'
     return Response(image, mimetype="image/svg+xml")
+
+
+@click.command("secure-audit")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@duration_option("--max-age", default="400d", show_default=True, help="The signing key must not be older.")
+@click.option("--accept", multiple=True, metavar="NAME", help="A finding that your team accepts. May be repeated.")
+@with_appcontext
+def audit(as_json: bool, max_age: int, accept: tuple[str, ...]) -> None:
+    """Show versions, changes in secure/, keys, and what is looser than the defaults.
+
+    Exit status: 0 if all that is found is accepted, 1 otherwise.
+    """
+    from ..keys.watcher import get_watcher  # noqa: PLC0415
+
+    app, now = current_app, int(time.time())
+    keyring, settings = get_watcher(app).keyring, app.extensions["secure"]
+    release, found = released(FOLDER)
+    if age := report.too_old(keyring, now, max_age):
+        found["signing key"] = age
+    found |= {f"key {key.fingerprint}": report.far_future(keyring, now)[0] for key in keyring.far_future(now)}
+    found |= looser(app, settings)
+    rest = {name: text for name, text in found.items() if name not in accept}
+    if as_json:
+        keys = json.loads(report.as_json(keyring, settings.keyring_source, now))
+        facts = {"secure": release, "versions": versions(), "environment": settings.environment, "keyring": keys}
+        click.echo(json.dumps({**facts, "accepted": sorted(found.keys() - rest.keys()), "found": rest}, indent=2))
+    else:
+        click.echo(f"secure {release['version']} (SHA-256 of {RELEASE}: {release['sha256']})")
+        click.echo(", ".join(f"{name} {number}" for name, number in versions().items()))
+        click.echo(f"{APP_ENV}={settings.environment}\n\n{report.table(keyring, settings.keyring_source, now)}\n")
+        click.echo("\n".join(f"{name}: {text}" for name, text in rest.items()) or "Nothing found.")
+    for name in sorted({*accept} - found.keys()):
+        click.echo(f"warning: --accept {name}: not found", err=True)
+    if rest:
+        hint = f"correct it, or accept it by its name: --accept {shlex.quote(next(iter(rest)))}"
+        raise click.ClickException(message("audit", f"{len(rest)} found", hint))
+
+
+def released(folder: Path) -> tuple[dict[str, str], Findings]:
+    """Return the version of `secure` in `folder` and the SHA-256 of its list of files, and which files differ from it.
+
+    The list is part of the folder. Compare its SHA-256 with the one in the template's changelog: who changes a file can
+    change the list.
+    """
+    path = folder / RELEASE
+    text = path.read_bytes().replace(b"\r\n", b"\n") if path.is_file() else b"# secure unknown\n"
+    first, *lines = text.decode().splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    present = {each.relative_to(folder).as_posix(): each for each in code(folder)}
+    changes = {
+        **dict.fromkeys(listed.keys() - present.keys(), "missing"),
+        **dict.fromkeys(present.keys() - listed.keys(), "not in the release"),
+        **{name: "changed" for name in listed.keys() & present.keys() if listed[name] not in digests(present[name])},
+    }
+    found = {f"secure/{name}": changes[name] for name in sorted(changes)}
+    return {"version": first.split()[-1], "sha256": hashlib.sha256(text).hexdigest()}, found
+
+
+def code(folder: Path) -> Iterator[Path]:
+    """Return the files of `secure`: all but its list and what Python has compiled."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != RELEASE and path.parent.name != "__pycache__":
+            yield path
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """Return the SHA-256 of a file as it is, and as git has it where git writes lines with CR LF."""
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that are installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    found = {"Python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def looser(app: Flask, settings: "Settings") -> Findings:
+    """Return what is looser than the defaults of this environment, and the warnings of the start."""
+    from ..settings import Settings, declared_settings  # noqa: PLC0415
+    from ..web import CSP, HEADERS, csrf, default_headers, policy_of  # noqa: PLC0415
+
+    defaults: dict[str, Any] = {
+        each.name: each.default for each in declared_settings(Settings) if each.name != "environment"
+    }
+    expected = {**dict.fromkeys(_CSRF, True), **replace(settings, **defaults).flask_config()}
+    expected |= {RETENTION_SETTING: RETENTION, "SESSION_COOKIE_DOMAIN": None}
+    actual = {**app.config, RETENTION_SETTING: settings.keyring.retention}
+    found = {
+        name: f"{actual[name]!r} (default {expected[name]!r})"
+        for name, is_looser in _LOOSER.items()
+        if is_looser(actual[name], expected[name])
+    }
+    current = dict(default_headers().values())
+    for name, value in HEADERS.items():
+        if current.get(name) != value:
+            found[name] = f"{current.get(name, 'removed')!r} (default {value!r})"
+    for name, sources in policy_of(app).items():
+        usual = {*CSP.get(name, CSP["default-src"]), *(app.config["FORM_ACTION"] if name == "form-action" else ())}
+        if more := [source for source in sources if source not in usual]:
+            found[f"CSP {name}"] = " ".join(more)
+    exempt = (*csrf._exempt_views, *(each if isinstance(each, str) else each.name for each in csrf._exempt_blueprints))
+    found |= {f"csrf.exempt {name}": "no CSRF check" for name in sorted(exempt)}
+    return found | dict(warning.split(": ", 1) for warning in settings.warnings)

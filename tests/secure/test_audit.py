@@ -13,8 +13,8 @@ from apps import KEY, load, with_views
 from click.testing import Result
 from flask import Flask
 from secure import csrf, init_app
-from secure.status import FOLDER, RELEASE, audit, released
 from secure.keys.key import generate_key
+from secure.status import FOLDER, RELEASE, audit, released
 
 DAY = 86400
 HOSTS = {"TRUSTED_HOSTS": "app.example.org"}

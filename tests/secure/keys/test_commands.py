@@ -501,6 +501,13 @@ def test_rotate_not_due(project: Project, place: Write, options: list[str]) -> N
     assert project.state() == before
 
 
+def test_rotate_print_not_due(project: Project) -> None:
+    """What is piped to a platform is empty."""
+    project.dotenv(KEY)
+    result = project.run("rotate", "--print", "--if-older-than", "90d")
+    assert (result.stdout, result.stderr[:13]) == ("", "Nothing to do")
+
+
 def test_rotate_not_due_in_variables(project: Project) -> None:
     environ = {"SECRET_KEY": KEY.text}
     assert project.succeeds("rotate", "--if-older-than", "90d", **environ).startswith("Nothing to do")

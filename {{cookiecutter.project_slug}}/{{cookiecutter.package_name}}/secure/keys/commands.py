@@ -118,7 +118,7 @@ def rotate(delay: int | None, at_once: bool, age: int | None, to_print: bool) ->
         raise click.UsageError(f"--in: must not be longer than {limit}")
 
     def rotated(keyring: Keyring) -> Keyring | None:
-        if age is not None and _is_young(keyring, age):
+        if age is not None and _is_young(keyring, age, to_print):
             return None
         if path and not to_print:
             _refuse_tracked(path)
@@ -231,7 +231,7 @@ def _refuse_tracked(path: str) -> None:
         _fail(message(path, "git would track this file (unchanged)", untrack(path)))
 
 
-def _is_young(keyring: Keyring, age: int) -> bool:
+def _is_young(keyring: Keyring, age: int, to_print: bool) -> bool:
     """Whether --if-older-than has nothing to do; says why."""
     now, newest = _now(), keyring.keys[0]
     if keyring.far_future(now) or newest.activation is None or now - newest.activation > age:
@@ -239,7 +239,7 @@ def _is_young(keyring: Keyring, age: int) -> bool:
     why = f"is {format_duration(now - newest.activation)} old, not more than {format_duration(age)}"
     if newest.activation > now:
         why = f"signs from {report.time_and_wait(newest.activation, now)}"
-    click.echo(f"Nothing to do: key {newest.fingerprint} {why}.")
+    click.echo(f"Nothing to do: key {newest.fingerprint} {why}.", err=to_print)
     return True
 
 

@@ -48,7 +48,7 @@ def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def keep_env_out_of_git() -> None:
     """Create a repository, unless this is in one; fail if git would not ignore `.env`."""
     if not shutil.which("git"):
-        print("git is not installed. Run 'git init' later; .gitignore keeps .env out.")
+        print("git is not installed. Run 'git init' later; .gitignore keeps .env out of git.")
         return
     inside = git("rev-parse", "--is-inside-work-tree")
     if inside.returncode and "not a git repository" not in inside.stderr:

@@ -246,7 +246,7 @@ def test_without_git_the_project_has_its_key_and_says_what_is_left_to_do(
     project = bake(under=("env", "PATH=/nowhere"))
     assert KEY_PATTERN.fullmatch(project.env_file()["SECRET_KEY"])
     assert not (project.path / ".git").exists()
-    assert "git is not installed. Run 'git init' later; .gitignore keeps .env out." in project.result.stdout
+    assert "git is not installed. Run 'git init' later; .gitignore keeps .env out of git." in project.result.stdout
     git(project, "init", "--quiet")
     assert git(project, "check-ignore", ".env") == ".env\n"
 

@@ -693,7 +693,7 @@ def test_prefix(prefix: str, sent: str | None, status: int, location: str | None
         (
             "1",
             {"X-Forwarded-For": "1.1.1.1"},
-            ("no X-Forwarded-Proto in a request: TRUSTED_PROXIES is 1", "proxy send"),
+            ("no X-Forwarded-Proto in a request: TRUSTED_PROXIES is 1", "proxy to send"),
         ),
         ("1", {}, ("no X-Forwarded-For, X-Forwarded-Proto in a request", "set TRUSTED_PROXIES=0")),
     ],

@@ -225,7 +225,7 @@ def test_status(project: Project) -> None:
 
     assert [re.split(" {2,}", row) for row in rows] == [
         ["FINGERPRINT", "STATE", "SIGNS FROM", "VERIFIES UNTIL", "SOURCE"],
-        [new.fingerprint, "upcoming", "2027-01-15 08:30:00 UTC", "replaced", path],
+        [new.fingerprint, "upcoming", "2027-01-15 08:30:00 UTC", "no end yet", path],
         [KEY.fingerprint, "signing", "2027-01-05 08:00:00 UTC", "2027-01-22 08:30:00 UTC", path],
         [OLDER.fingerprint, "expired", "2027-01-04 08:00:00 UTC", path],
         [foreign.fingerprint, "expired", "unknown (foreign)", path],
@@ -238,7 +238,7 @@ def test_status_without_change(project: Project) -> None:
     path = project.key_file(KEY)
 
     assert project.succeeds("status").splitlines()[1:] == [
-        f"{KEY.fingerprint}     signing  2027-01-05 08:00:00 UTC  replaced        {path}"
+        f"{KEY.fingerprint}     signing  2027-01-05 08:00:00 UTC  no end yet      {path}"
     ]
 
 
@@ -824,7 +824,7 @@ def test_scan(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert KEY.fingerprint in result.stdout
     assert result.stderr == (
-        "Error: scan: 1 found\n"
+        "Error: scan: 1 found in the files that git tracks\n"
         "hint: if the app uses such a key, everyone who can read the repository has it: flask secret-key revoke\n"
     )
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not inst
 KEY = generate_key(1_800_000_000)
 OTHER = generate_key(1_700_000_000)
 PACKAGE = str(Path(key.__file__).parents[2])
-HINT = "\nhint: take it out, then replace it on every machine: flask secret-key revoke"
+HINT = "\nhint: remove the key, then replace it on every machine: flask secret-key revoke"
 
 
 def found(where: str, what: str = "", key: Key = KEY) -> str:

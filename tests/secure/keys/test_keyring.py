@@ -330,8 +330,7 @@ def test_too_many_entries() -> None:
 
     assert len(validated(*keys[1:]).keys) == MAX_KEYS
     assert problems(*keys) == (
-        "keyring: has 101 entries, and a keyring at most 100\n"
-        "hint: check that it has one key per line, and no other text",
+        "keyring: has 101 entries; the limit is 100\nhint: check that it has one key per line, and no other text",
     )
 
 

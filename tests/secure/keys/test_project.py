@@ -138,7 +138,7 @@ def test_flask_app(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, f
         assert find_project(flask_app, project / "shop") == project
     else:
         assert refusal(flask_app, project / "shop") == (
-            f"FLASK_APP={flask_app}: another project than {project}, where the command is run\n"
+            f"FLASK_APP={flask_app}: not in {project}, where the command is run\n"
             "hint: unset FLASK_APP, or change to its folder"
         )
 
@@ -198,7 +198,7 @@ def test_workspace_refusals(workspace: tuple[Program, Program], tmp_path: Path) 
     assert "outside: several projects share this environment: shop, store\nhint: change to" in refused["outside"].stderr
     assert f"it belongs to {tmp_path}, not to {tmp_path}/" in root.stderr
     for name in ("--app", "FLASK_APP"):
-        assert f"FLASK_APP=store.app: another project than {a.path}" in refused[name].stderr
+        assert f"FLASK_APP=store.app: not in {a.path}" in refused[name].stderr
     for each in workspace:
         assert KEY.text in (each.path / ".env").read_text()
 

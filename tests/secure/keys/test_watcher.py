@@ -406,7 +406,7 @@ def test_removed(
     watcher.current()
 
     (error,) = errors(caplog)
-    assert error.endswith(f": {path}: no such file\nhint: put it back; a new key would log everyone out")
+    assert error.endswith(f": {path}: no such file\nhint: put the file back; a new key would log everyone out")
 
 
 def test_valid_again(watcher: KeyringWatcher, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -86,7 +86,7 @@ def _csrf_advice(reason: str, as_json: bool) -> str:
     elsewhere = "referrer" in reason
     if elsewhere:
         seen = f"host {printable(request.host)}, referrer {printable(str(request.referrer)[:100])}"
-        hint = "if the form is yours, have the proxy send the browser's Host header; the setting is WTF_CSRF_SSL_STRICT"
+        hint = "if the form is yours, configure the proxy to send the browser's Host header"
         warn_once_a_minute("form refused", f"{reason} ({seen})", hint)
     else:
         _log.warning("form refused: %s", reason)

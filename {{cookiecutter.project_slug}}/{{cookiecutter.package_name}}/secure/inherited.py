@@ -1,4 +1,4 @@
-"""What a gunicorn master hands to its workers by fork, one way: the last valid `.env` and keyring.
+"""What a gunicorn master gives to its workers by fork, never back: the last valid `.env` and keyring.
 
 This is the one module of the project that stays in `sys.modules` when the others are imported anew after a reload,
 so it holds plain data, which any later version of the code understands.

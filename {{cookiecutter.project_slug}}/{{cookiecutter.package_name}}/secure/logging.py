@@ -46,7 +46,7 @@ _watchers: list[ref[KeyringWatcher]] = []  # of every app in this process: they 
 
 
 def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
-    """Log each request of `app`, and now what its settings report.
+    """Log each request of `app`, and, at once, the notices of its settings.
 
     Behind a trusted proxy, the proxy's X-Request-ID is the request's ID.
     """

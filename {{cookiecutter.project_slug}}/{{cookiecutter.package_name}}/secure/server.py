@@ -1,6 +1,6 @@
 """What gunicorn.conf.py needs: a master that validates the settings, keeps the last valid ones, and forks.
 
-The master validates before it forks: gunicorn starts a worker that refuses to start again and again. It refreshes
+The master validates before it forks, because gunicorn restarts a worker that refuses again and again. It refreshes
 its settings at each HUP, before each fork, and when the key file has changed. While `.env` or the key file is
 invalid, workers start with the last valid settings, so a bad file ends no server. A revoked key comes back in one
 case: the file turns invalid within SECRET_KEY_INTERVAL of the revocation, before the master has seen it, and a
@@ -30,7 +30,7 @@ _PROJECT = __name__.split(".")[0]
 
 
 class Master:
-    """The hooks of a gunicorn master, for the settings of a `cls`. Ends the start if they are invalid."""
+    """The hooks of a gunicorn master, for the settings class `cls`. Refuses to start if they are invalid."""
 
     def __init__(self, cls: type[Settings]) -> None:
         self._class, self._problem = cls, ""
@@ -59,7 +59,7 @@ class Master:
             sys.exit(message(path, f"user {server.cfg.uid} of the workers cannot read the file", hint))
 
     def pre_fork(self, server: Any, worker: Any = None) -> None:
-        """Refresh what the new worker inherits; keep the last valid settings otherwise."""
+        """Refresh what the new worker inherits; keep the last valid settings if the new ones are invalid."""
         before = inherited.last_valid
         try:
             settings = self._refreshed()
@@ -121,14 +121,14 @@ class _JsonLines(logging.Formatter):
 
 
 def number(name: str, default: int) -> int:
-    """Return a whole number above zero from the environment, or end the start."""
+    """Return a whole number above zero from the environment, or refuse to start."""
     text = os.environ.get(name) or str(default)
     reason = f"must be a whole number above zero, such as {default}"
     return int(text) if text.isdecimal() and int(text) else sys.exit(message(name, reason))
 
 
 def bind() -> str:
-    """Return where to listen: with PORT, on that port of every IPv4 and IPv6 address; else on 127.0.0.1:8000."""
+    """Return where to listen: on PORT of every IPv4 and IPv6 address, or on 127.0.0.1:8000 if PORT is not set."""
     if port := os.environ.get("PORT"):
         return f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
     return "127.0.0.1:8000"

@@ -54,7 +54,7 @@ def verify(token: str | None, purpose: str, max_age: int) -> Any:
     """Return the value of a `token` that was signed for `purpose` at most `max_age` seconds ago.
 
     A rotation in between changes nothing. Raises InvalidTokenError, or ValueError if `max_age` is longer
-    than the keyring keeps a key: raise SECRET_KEY_RETENTION to that.
+    than SECRET_KEY_RETENTION: then set that to at least `max_age`.
     """
     watcher = get_watcher(current_app)
     if not 0 < max_age <= watcher.keyring.retention:

@@ -129,7 +129,7 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
             hint = "behind a proxy, set TRUSTED_PROXIES to the number of proxies"
             warn_once_a_minute(f"{sent} ignored", "TRUSTED_PROXIES is 0", hint)
         elif proxies and missing and current.endpoint not in PROBES:
-            hint = "have the proxy send it; if there is no proxy, set TRUSTED_PROXIES=0"
+            hint = "configure the proxy to send it; if there is no proxy, set TRUSTED_PROXIES=0"
             warn_once_a_minute(f"no {', '.join(missing)} in a request", f"TRUSTED_PROXIES is {proxies}", hint)
 
     def refuse(*why: str) -> None:
@@ -139,7 +139,7 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
     def warn_of_http(response: Response) -> Response:
         if request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
             reason = "browsers do not return the session cookie, so every form and sign-in fails"
-            hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and have it send X-Forwarded-Proto"
+            hint = "serve the site over HTTPS; if a proxy does that, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
             warn_once_a_minute("page with a form over plain HTTP", reason, hint)
         return response
 

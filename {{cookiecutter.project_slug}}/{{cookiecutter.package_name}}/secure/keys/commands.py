@@ -183,7 +183,7 @@ def scan_command() -> None:
         click.echo(finding)
     if findings:
         hint = "if the app uses such a key, everyone who can read the repository has it: flask secret-key revoke"
-        _fail(message("scan", f"{len(findings)} found", hint))
+        _fail(message("scan", f"{len(findings)} found in the files that git tracks", hint))
 
 
 def _fail(text: str) -> NoReturn:

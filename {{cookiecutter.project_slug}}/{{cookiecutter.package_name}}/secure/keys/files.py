@@ -1,8 +1,8 @@
-"""Files that hold keys: read with suspicion, replaced whole or not at all.
+"""Files with keys: a read checks who could have written the file, and a change replaces it whole or not at all.
 
-A change happens under a lock. The new text goes to a new file beside the old one, gets its owner, access control list
-and mode, is flushed and renamed over it, and the folder is flushed: a kill at any moment leaves the old text or the
-new. What a kill can leave beside it ends in TEMPORARY, which `.gitignore` lists; the next change removes it.
+A change holds a lock. It writes the new text to a new file beside the old one, copies owner, access control list and
+mode, flushes the new file, renames it over the old one, and flushes the folder. So a kill at any moment leaves the old
+text or the new. It can also leave a file whose name ends in TEMPORARY. git ignores it, and the next change removes it.
 """
 
 import errno
@@ -55,7 +55,7 @@ def first_env(now: float) -> str:
 
 
 def is_absent(path: str) -> bool:
-    """Whether nothing has this name; False where that cannot be seen, and reading it then says why."""
+    """Whether there is no file at `path`. False if the system cannot tell; reading the file then gives the reason."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -64,9 +64,9 @@ def is_absent(path: str) -> bool:
 
 
 def identity(path: str) -> tuple[int, ...]:
-    """Return what tells one state of a file from another; only the error's number if there is none.
+    """Return numbers that change with every change of a file; only the error's number if it cannot be seen.
 
-    [1] is the inode: if it stays while the rest changes, someone writes the file in place, as no command does.
+    [1] is the inode. If only the others change, someone writes the file in place. No command does that.
     """
     try:
         found = os.stat(path)
@@ -125,10 +125,10 @@ def read_key_file(path: str) -> list[str]:
 
 @contextmanager
 def locked(path: str, wait: float = 0) -> Iterator[None]:
-    """Hold the lock under which `path` is created or replaced, after waiting for it for `wait` seconds.
+    """Hold the lock for a change of `path`; wait for it for at most `wait` seconds.
 
-    Only who can write to the folder can hold it: it is on a file that only its owner can open. Raises FileError if
-    another process holds it, and for any error of the system inside the block.
+    The lock is on a file in the same folder that only its owner can open, so only a user who can write to the folder
+    can hold it. Raises FileError if another process holds the lock, and for any system error inside the block.
     """
     name, give_up, lock = f"{path}.lock{TEMPORARY}", time.monotonic() + wait, None
     try:
@@ -156,7 +156,7 @@ def locked(path: str, wait: float = 0) -> Iterator[None]:
 def create(path: str, text: str) -> bool:
     """Make a file that only its owner can read; False if the name exists. Call it under `locked`.
 
-    The name appears with the whole text behind it. A link is not followed.
+    The file appears with its whole text at once. A link is not followed.
     """
     with _new_file(path, text) as temporary:
         try:

@@ -1,7 +1,7 @@
-"""What git tracks: the generated keys and `.env` files in it, and whether it would take a key file.
+"""What git tracks: find generated keys and `.env` files in it, and whether it would track a key file.
 
-The prefix finds a key wherever it is, in a file, in its name or in the target of a symbolic link, and glued to other
-text too. The checksum decides, so that nothing but a key is reported.
+A search for the prefix finds a key in a file, in a file's name and in the target of a symbolic link, even inside other
+text. The checksum must match, so only real keys are reported.
 """
 
 import os
@@ -24,7 +24,7 @@ _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_
 
 
 class ScanError(Exception):
-    """Git cannot be asked. The message gives the reason, and a hint if there is one."""
+    """git does not work. The message gives the reason, and a hint if there is one."""
 
 
 def scan(folder: Path) -> list[str]:
@@ -80,7 +80,7 @@ def _keys(where: str, what: str, text: str) -> Iterator[str]:
     for found in KEY_PATTERN.finditer(text):
         with suppress(InvalidKeyError):  # the checksum is wrong: an example, or a hash of something
             key = validate_key(found[0], leaked=b"")
-            hint = "take it out, then replace it on every machine: flask secret-key revoke"
+            hint = "remove the key, then replace it on every machine: flask secret-key revoke"
             yield message(where, f"{what}the secret key {key.fingerprint}", hint)
 
 

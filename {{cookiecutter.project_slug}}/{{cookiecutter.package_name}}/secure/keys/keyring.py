@@ -143,7 +143,7 @@ def validate_keyring(
     shows a key. At most MAX_KEYS entries are read, so that a wrong file costs neither time nor memory.
     """
     if len(entries) > MAX_KEYS:
-        reason = f"has {len(entries)} entries, and a keyring at most {MAX_KEYS}"
+        reason = f"has {len(entries)} entries; the limit is {MAX_KEYS}"
         raise InvalidKeyringError([message("keyring", reason, "check that it has one key per line, and no other text")])
     problems, keys = list[str](), list[Key]()
     for number, (place, text) in enumerate(entries):

@@ -19,7 +19,7 @@ CODE = f"*/{Path(__file__).resolve().relative_to(PACKAGE)}"
 
 
 class ProjectError(Exception):
-    """It is uncertain which project to act on. The message names the candidates."""
+    """The command or app cannot tell which project it belongs to. The message names the folders."""
 
 
 def project_root(package: Path = PACKAGE) -> Path:
@@ -49,7 +49,7 @@ def find_project(flask_app: str = "", package: Path = PACKAGE) -> Path:
         raise _unclear(folder, f"the app seems to run in {above}", _cd(above))
     found = found or checkout or folder  # the last for an installed app
     if flask_app and not _belongs(flask_app, found, package):
-        reason = f"another project than {found}, where the command is run"
+        reason = f"not in {found}, where the command is run"
         raise ProjectError(message(f"FLASK_APP={flask_app}", reason, "unset FLASK_APP, or change to its folder"))
     return found
 

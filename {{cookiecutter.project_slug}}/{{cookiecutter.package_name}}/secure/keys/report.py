@@ -27,7 +27,7 @@ def table(keyring: Keyring, source: Source, now: int) -> str:
         state = keyring.state(key, now)
         since = "unknown (foreign)" if key.activation is None else time(key.activation)
         until = keyring.verifies_until(key)
-        end = "" if state is State.EXPIRED else "replaced" if until is None else time(until)
+        end = "" if state is State.EXPIRED else "no end yet" if until is None else time(until)
         rows.append((key.fingerprint, state.value, since, end, repr(source)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

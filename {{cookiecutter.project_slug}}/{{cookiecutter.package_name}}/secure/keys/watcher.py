@@ -1,4 +1,4 @@
-"""The keyring of a running app: it follows its file and the clock, and keeps Flask's settings right.
+"""The keyring of a running app: it follows its file and the clock, and keeps Flask's settings up to date.
 
 The file is checked with one `stat` per interval, so an app sees a rotation without a restart. While the file is
 unreadable or invalid, the app keeps the last valid keyring and logs this once.
@@ -116,7 +116,7 @@ class KeyringWatcher:
             self._seen = () if isinstance(error, UnreadableKeyringError) else found
             path = self.source.path
             gone = path is not None and is_absent(path)
-            hint = "put it back; a new key would log everyone out"
+            hint = "put the file back; a new key would log everyone out"
             self._keep(message(str(path), "no such file", hint) if gone else str(error))
             return
         if in_place and self._is_half_written(keyring, found):
@@ -153,7 +153,7 @@ class KeyringWatcher:
 
 
 def init_app(app: Flask, watcher: KeyringWatcher) -> None:
-    """Keep SECRET_KEY, SECRET_KEY_FALLBACKS and Flask-WTF's key of `app` right at every request.
+    """Keep SECRET_KEY, SECRET_KEY_FALLBACKS and Flask-WTF's key of `app` up to date at every request.
 
     The fallbacks list every key that verifies, the signing key last: libraries that build [SECRET_KEY,
     *SECRET_KEY_FALLBACKS] sign with the last entry. They are set first: a thread between still sees every key it needs.

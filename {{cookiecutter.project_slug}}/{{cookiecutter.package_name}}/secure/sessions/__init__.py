@@ -8,8 +8,8 @@
     sessions.rotate_id()            a new ID before a session gets more rights
     sessions.revoke_all(user.id)    end this user's sessions on every device; on a server only
 
-Sessions in cookies cannot be revoked. What ends a user's sessions in every store is a number that the app keeps with
-the user: pass `load_session_version` to `init_app`, and add one to the number. See docs/sessions.md.
+Sessions in cookies cannot be revoked. To end a user's sessions in every store, keep a number with the user, pass
+`load_session_version` to `init_app`, and add one to the number. See docs/building.md.
 """
 
 from functools import partial
@@ -59,7 +59,7 @@ def init_app(
 
 
 def sign_in(user: User) -> None:
-    """Make the session this user's, with a new ID. What a visitor has put into it stays; another user's does not.
+    """Make this user the session's owner, with a new ID. A visitor's content stays; another user's content is removed.
 
     Raises ValueError if `load_session_version` knows no such user.
     """

@@ -214,7 +214,7 @@ class Sessions(SessionInterface):
         sizes = ((len(self.serializer.dumps(value)), name) for name, value in record.content.items())
         largest = ", ".join(f"{name} ({size})" for size, name in sorted(sizes, reverse=True)[:3])
         error = CookieTooLargeError(
-            f"Session not saved: its cookie has {len(cookie)} bytes, and browsers keep {limit}. "
+            f"Session not saved: its cookie has {len(cookie)} bytes, and browsers keep at most {limit}.  "
             f"Largest entries: {largest}. Keep less in the session, or keep it in a database"
         )
         if app.config.get("APP_ENV") != PRODUCTION:

@@ -140,7 +140,7 @@ class RedisStore(CookieStore):
             if self._is_down:
                 self._ask_from = time.monotonic() + PAUSE
             if not (was_down and self._is_down):
-                problem = "does not answer" if self._is_down else "refuses"
+                problem = "does not answer" if self._is_down else "refuses a command"
                 _log.error("The session store %s %s: %s", self._shown, problem, error)
             raise SessionStoreUnavailableError from error
         if self._is_down:

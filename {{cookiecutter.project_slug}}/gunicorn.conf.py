@@ -1,13 +1,13 @@
 """How gunicorn serves the app: run `gunicorn` in this folder.
 
-All settings: https://docs.gunicorn.org/en/stable/settings.html. With PORT set, it listens on that port of
-every address, else on 127.0.0.1:8000. The app logs each request, so gunicorn keeps no access log.
+All settings: https://docs.gunicorn.org/en/stable/settings.html. It listens on PORT of every address, or on
+127.0.0.1:8000 if PORT is not set. The app logs each request, so gunicorn keeps no access log.
 """
 
 from {{ cookiecutter.package_name }}.config import Settings
 from {{ cookiecutter.package_name }}.secure import server
 
-# Ends the start if a setting is invalid; hands the last valid settings to the workers.
+# Refuses to start with an invalid setting, and gives the last valid settings to the workers.
 master = server.Master(Settings)
 on_starting = master.on_starting
 when_ready = on_reload = master.on_ready
@@ -19,9 +19,9 @@ wsgi_app = "{{ cookiecutter.package_name }}.app:create_app()"
 bind = server.bind()
 workers = server.number("WEB_CONCURRENCY", 2)
 threads = server.number("WEB_THREADS", 4)
-# Seconds that a request may take, also when its worker is told to stop.
+# Seconds that a request has to finish when its worker stops, and after which a worker that hangs is killed.
 timeout = graceful_timeout = 30
-# Longer than a load balancer keeps an idle connection (mostly 60 seconds), so that it closes first.
+# Longer than a load balancer keeps an idle connection (mostly 60 seconds), so that the balancer closes it first.
 keepalive = 75
 worker_tmp_dir = server.worker_tmp_dir()
 # A running server is controlled by signals only.

@@ -1,4 +1,4 @@
-"""The security policy of this app, as tests: they hold whatever pages it has.
+"""The security policy of this app, as tests that do not depend on its pages.
 
 Each test adds the page that it needs. What protects the app is in the package's `secure` folder.
 """

@@ -18,7 +18,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """EnvironSource for a child process: an empty home, an empty folder for temporary files, no git settings."""
+    """The environment of a child process: an empty home, an empty folder for temporary files, no git settings."""
     home = tmp_path_factory.mktemp("home")
     temporary = tmp_path_factory.mktemp("tmp")
     kept = {
@@ -56,6 +56,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TEMPLATE / name, copy / name)
     return copy
+
+
+@pytest.fixture
+def clone(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
+    """A clone of the template."""
+    clone = tmp_path / "flask-secure-start"
+    shutil.copytree(template, clone)
+    run("git", "init", "--quiet", cwd=clone, environment=environment)
+    run("git", "add", "--all", cwd=clone, environment=environment)
+    run("git", "commit", "--quiet", "--message", "A clone", cwd=clone, environment=environment)
+    return clone
 
 
 @pytest.fixture(scope="session")

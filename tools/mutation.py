@@ -82,7 +82,9 @@ def prepared(folder: Path, word: str) -> Path:
     """A copy of `secure` and its tests, ready for mutmut."""
     shutil.copytree(PACKAGE / "secure", folder / "secure", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(TEMPLATE / "tests" / "secure", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    mutated = [path for name in MUTATED for path in sorted(folder.glob(name)) if word in str(path)]
+    mutated = [path for name in MUTATED for path in sorted(folder.glob(name)) if word in str(path.relative_to(folder))]
+    if not mutated:
+        sys.exit(f"{word}: no module has this word in its path")
     names = "".join(f"\n    {path.relative_to(folder)}" for path in mutated)
     (folder / "setup.cfg").write_text(SETTINGS.format(mutated=names), "utf-8")
     for path in mutated:

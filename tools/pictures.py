@@ -34,7 +34,7 @@ IN_PROJECT = (
 )
 COLUMNS, LINE, CHARACTER = 110, 19, 7.4
 """The width of the terminal in characters, and the size of one of its places."""
-OF_ANOTHER = ("GIT_", "VIRTUAL_ENV", "FLASK_", "SECRET_KEY", "APP_ENV", "COOKIECUTTER")
+OF_ANOTHER = ("GIT_", "VIRTUAL_ENV", "UV_NO_SYNC", "UV_PROJECT", "FLASK_", "SECRET_KEY", "APP_ENV", "COOKIECUTTER")
 """How variables begin that would bake or run something else."""
 WIDTH = 640
 """Of the status page, in pixels."""

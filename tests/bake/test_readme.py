@@ -1,7 +1,6 @@
 """Run the commands of both READMEs, as they are written and in their order."""
 
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +17,6 @@ def test_last_line_of_ci() -> None:
     """One command runs all tests of the template, and a CI machine runs the same."""
     assert len(UVX) == len(CLONE) == len(TEST) == 1
     assert (TEMPLATE / ".ci" / "run").read_text("utf-8").splitlines()[-1] == TEST[0]
-
-
-@pytest.fixture
-def clone(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
-    """A clone of the template."""
-    clone = tmp_path / "flask-secure-start"
-    shutil.copytree(template, clone)
-    run("git", "init", "--quiet", cwd=clone, environment=environment)
-    run("git", "add", "--all", cwd=clone, environment=environment)
-    run("git", "commit", "--quiet", "--message", "A clone", cwd=clone, environment=environment)
-    return clone
 
 
 def bake_with(command: str, folder: Path, environment: dict[str, str]) -> Bake:

@@ -69,7 +69,7 @@ Warnings = pytest.LogCaptureFixture
 def warnings(caplog: Warnings) -> list[str]:
     """Return the warnings so far, and forget them."""
     found = [
-        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and "TRUSTED_HOSTS is not" not in r.msg
+        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and "TRUSTED_HOSTS: not set" not in r.msg
     ]
     caplog.clear()
     return found

@@ -11,10 +11,10 @@ import pytest
 import release
 from apps import KEY, load, with_views
 from click.testing import Result
-from flask import Flask
+from flask import Blueprint, Flask
 from secure import csrf, init_app
 from secure.keys.key import generate_key
-from secure.status import FOLDER, RELEASE, audit, released
+from secure.status import FOLDER, RELEASE, audit, looser, released
 
 DAY = 86400
 HOSTS = {"TRUSTED_HOSTS": "app.example.org"}
@@ -105,9 +105,23 @@ def test_text_of_a_setting() -> None:
 
 
 def test_views_without_a_csrf_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csrf, "_exempt_views", {"site.api.create"})
+    """Only those of this app: `csrf` is one object for all apps of a process."""
+    monkeypatch.setattr(csrf, "_exempt_views", {"apps.count", "other.view"})
 
-    assert found() == {"csrf.exempt site.api.create": "no CSRF check"}
+    assert found() == {"csrf.exempt apps.count": "no CSRF check"}
+
+
+def test_blueprint_without_a_csrf_check() -> None:
+    api, other = Blueprint("api", __name__), Blueprint("other", __name__)
+    app = Flask("site", root_path=str(Path.cwd()))
+    settings = load(**HOSTS)
+    init_app(app, settings)
+    app.register_blueprint(api)
+    csrf.exempt(api)
+    csrf.exempt(other)
+
+    with app.app_context():
+        assert looser(app, settings) == {"csrf.exempt api": "no CSRF check"}
 
 
 def test_old_key() -> None:

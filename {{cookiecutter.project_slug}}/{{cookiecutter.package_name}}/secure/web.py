@@ -139,7 +139,7 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
     def warn_of_http(response: Response) -> Response:
         if request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
             reason = "browsers do not return the session cookie, so every form and sign-in fails"
-            hint = "serve the site over HTTPS; if a proxy does that, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
+            hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
             warn_once_a_minute("page with a form over plain HTTP", reason, hint)
         return response
 

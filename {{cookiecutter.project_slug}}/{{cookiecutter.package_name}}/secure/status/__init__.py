@@ -198,6 +198,7 @@ def looser(app: Flask, settings: "Settings") -> Findings:
         usual = {*CSP.get(name, CSP["default-src"]), *(app.config["FORM_ACTION"] if name == "form-action" else ())}
         if more := [source for source in sources if source not in usual]:
             found[f"CSP {name}"] = " ".join(more)
-    exempt = (*csrf._exempt_views, *(each if isinstance(each, str) else each.name for each in csrf._exempt_blueprints))
-    found |= {f"csrf.exempt {name}": "no CSRF check" for name in sorted(exempt)}
+    views = {f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()} & csrf._exempt_views
+    exempt = [*sorted(views), *(name for name, each in app.blueprints.items() if each in csrf._exempt_blueprints)]
+    found |= {f"csrf.exempt {name}": "no CSRF check" for name in exempt}
     return found | dict(warning.split(": ", 1) for warning in settings.warnings)

@@ -76,7 +76,7 @@ def next_steps(slug: str, created: bool) -> str:
     """Return what to type next."""
     folder = os.getcwd()
     if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", "")):
-        folder = slug
+        folder = os.path.basename(folder)
     activate = r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"
     if shutil.which("uv"):
         steps = ["uv run flask run --debug"]
@@ -89,7 +89,7 @@ def next_steps(slug: str, created: bool) -> str:
 
 
 if __name__ == "__main__":
-    answers = json.loads(ANSWERS)
+    answers = json.loads(sys.argv[1] if sys.argv[1:] else ANSWERS)  # copier gives them as an argument
     keep_env_out_of_git()
     steps = next_steps(answers["project_slug"], create_env(answers["package_name"]))
     # a folder's name that the terminal cannot show must not end the bake

@@ -1,7 +1,8 @@
 """Refuse answers that would bake a broken project, with a message and what to type instead.
 
-An answer is data: it is read as JSON from a raw string (`tojson` leaves no quote in it), never pasted
-into code. This file is valid Python before it is rendered: a test imports it and calls `problem`.
+An answer is data: it is read as JSON from a raw string (`tojson` leaves no quote in it) or, with copier, from the
+first argument. It is never pasted into code. This file is valid Python before it is rendered: a test imports it and
+calls `problem`. `copier.jinja` repeats the rules for copier, which runs a hook only after it has written files.
 """
 
 import json
@@ -9,10 +10,11 @@ import keyword
 import re
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter is cookiecutter's, not the project's
+if sys.version_info < (3, 11):  # noqa: UP036 - the interpreter is the tool's, not the project's
+    TOOL = "copier" if sys.argv[1:] else "cookiecutter"
     sys.exit(
-        "ERROR: cookiecutter runs on Python {}.{}: this template needs 3.11 or newer\n"
-        "hint: uv tool run --python 3.13 cookiecutter".format(*sys.version_info)
+        "ERROR: {0} runs on Python {1}.{2}: this template needs 3.11 or newer\n"
+        "hint: uv tool run --python 3.13 {0}".format(TOOL, *sys.version_info)
     )
 
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
@@ -29,11 +31,21 @@ DEPENDENCIES = {
     "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
     "python_json_logger", "pythonjsonlogger", "pycparser",
 }  # fmt: skip
+OF_SOME_PYTHONS = {
+    "aifc", "annotationlib", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "compression", "crypt",
+    "distutils", "imghdr", "imp", "lib2to3", "mailcap", "msilib", "nis", "nntplib", "nturl2path", "ossaudiodev",
+    "pipes", "profiling", "smtpd", "sndhdr", "spwd", "sre_compile", "sre_constants", "sre_parse", "sunau", "telnetlib",
+    "uu", "xdrlib",
+}  # fmt: skip
+"""Standard modules that not every Python from 3.11 on has: the tool's own Python makes no difference."""
+TAKEN = DEPENDENCIES | PROJECT_FOLDERS | PROJECT_MODULES | sys.stdlib_module_names | OF_SOME_PYTHONS
+KEYWORDS = {word.lower() for word in (*keyword.kwlist, *keyword.softkwlist)} | {"lazy", "type"}
+"""Python's keywords in lowercase, with those of later versions."""
 
 
 def problem(answers: dict[str, str]) -> str | None:
     """Return what is wrong with the answers and what to type instead, or None."""
-    if "| replace(" in answers["__quoted_name"] and "| replace(" not in answers["project_name"]:  # unrendered
+    if answers.get("__markdown_name", "").startswith("{"):  # unrendered
         return "cookiecutter: this version is too old\nhint: uv tool run cookiecutter"
     for name, longest in LONGEST.items():
         answer = answers[name]
@@ -74,12 +86,11 @@ def package_problem(package: str) -> str | None:
             f"package_name {package!r}: not a valid module name\n"
             "hint: use lowercase letters, digits and underscores, beginning with a letter, like my_flask_app"
         )
-    if keyword.iskeyword(package) or keyword.issoftkeyword(package) or keyword.iskeyword(package.title()):
+    if package in KEYWORDS:
         return f"package_name {package!r}: a keyword of Python\nhint: type another name, for example my_{package}"
     if package in WINDOWS_RESERVED:
         return f"package_name {package!r}: reserved on Windows\nhint: type another name, for example my_{package}"
-    taken = DEPENDENCIES | PROJECT_FOLDERS | PROJECT_MODULES | sys.stdlib_module_names
-    if package in taken or package == "test" or package.startswith("test_"):
+    if package in TAKEN or package == "test" or package.startswith("test_"):
         return (
             f"package_name {package!r}: would hide another module or folder of that name\n"
             f"hint: type another name, for example my_{package}"
@@ -88,6 +99,6 @@ def package_problem(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    message = problem(json.loads(ANSWERS))
+    message = problem(json.loads(sys.argv[1] if sys.argv[1:] else ANSWERS))
     if message:
         sys.exit(f"ERROR: {message}")

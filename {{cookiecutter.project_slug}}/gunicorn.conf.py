@@ -4,8 +4,8 @@ All settings: https://docs.gunicorn.org/en/stable/settings.html. It listens on P
 127.0.0.1:8000 if PORT is not set. The app logs each request, so gunicorn keeps no access log.
 """
 
-from {{ cookiecutter.package_name }}.config import Settings
-from {{ cookiecutter.package_name }}.secure import server
+from {{cookiecutter.package_name}}.config import Settings
+from {{cookiecutter.package_name}}.secure import server
 
 # Refuses to start with an invalid setting, and gives the last valid settings to the workers.
 master = server.Master(Settings)
@@ -15,7 +15,7 @@ pre_fork = master.pre_fork
 post_fork = master.post_fork
 logger_class = master.logger_class
 
-wsgi_app = "{{ cookiecutter.package_name }}.app:create_app()"
+wsgi_app = "{{cookiecutter.package_name}}.app:create_app()"
 bind = server.bind()
 workers = server.number("WEB_CONCURRENCY", 2)
 threads = server.number("WEB_THREADS", 4)

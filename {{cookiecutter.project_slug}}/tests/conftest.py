@@ -7,10 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from {{ cookiecutter.package_name }}.app import create_app
-from {{ cookiecutter.package_name }}.config import Settings
-from {{ cookiecutter.package_name }}.secure import sessions
-from {{ cookiecutter.package_name }}.secure.keys.key import generate_key
+from {{cookiecutter.package_name}}.app import create_app
+from {{cookiecutter.package_name}}.config import Settings
+from {{cookiecutter.package_name}}.secure import sessions
+from {{cookiecutter.package_name}}.secure.keys.key import generate_key
 
 # Every setting that the app needs to start; add yours here.
 ENVIRON = {

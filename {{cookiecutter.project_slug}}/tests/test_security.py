@@ -16,9 +16,9 @@ from flask import Flask, session
 from flask.testing import FlaskClient
 from flask_wtf.csrf import generate_csrf
 
-from {{ cookiecutter.package_name }}.config import Settings
-from {{ cookiecutter.package_name }}.secure import SettingsError
-from {{ cookiecutter.package_name }}.secure.keys.key import generate_key
+from {{cookiecutter.package_name}}.config import Settings
+from {{cookiecutter.package_name}}.secure import SettingsError
+from {{cookiecutter.package_name}}.secure.keys.key import generate_key
 
 MakeApp = Callable[..., Flask]
 OLD, NEW = generate_key(0).text, generate_key(int(time.time())).text

@@ -105,15 +105,18 @@ def test_no_project_has_the_name_of_a_distribution_that_it_installs(shared: Bake
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.10"])
-def test_an_interpreter_that_is_too_old_is_told_so(version: str, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(("tool", "argument"), [("cookiecutter", ()), ("copier", ("{}",))])
+def test_an_interpreter_that_is_too_old_is_told_so(
+    tool: str, argument: tuple[str, ...], version: str, environment: dict[str, str]
+) -> None:
     python = next(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), None)
     if python is None:
         pytest.skip(f"there is no Python {version}")
     hook = str(TEMPLATE / "hooks" / "pre_gen_project.py")
-    result = run(str(python), hook, cwd=TEMPLATE, environment=environment, check=False)
+    result = run(str(python), hook, *argument, cwd=TEMPLATE, environment=environment, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"ERROR: cookiecutter runs on Python {version}: this template needs 3.11")
-    assert len(result.stderr.splitlines()) == 2
+    assert result.stderr.startswith(f"ERROR: {tool} runs on Python {version}: this template needs 3.11")
+    assert result.stderr.splitlines()[1:] == [f"hint: uv tool run --python 3.13 {tool}"]
 
 
 def test_a_cookiecutter_that_leaves_private_variables_unrendered_is_told_so() -> None:

@@ -221,3 +221,22 @@ def test_picture_of_a_life() -> None:
     """The picture is what its script draws."""
     for name, theme in life.THEMES.items():
         assert (life.PICTURES / f"life-{name}.svg").read_text("utf-8") == life.picture(theme)
+
+
+# The changelog
+
+
+def versions_without_a_step(changelog: str) -> list[str]:
+    """Return the versions that do not say what a team has to do."""
+    sections = re.split(r"^## (.*)\n", changelog, flags=re.MULTILINE)[1:]
+    step = re.compile(r"^\*\*To do when you update:\*\* \w", re.MULTILINE)
+    return [name for name, text in zip(sections[::2], sections[1::2], strict=True) if not step.search(text)]
+
+
+def test_changelog() -> None:
+    """Each version says what a team has to do when it updates, and the newest one is this version."""
+    changelog = (TEMPLATE / "CHANGELOG.md").read_text("utf-8")
+    version = re.findall(r'^version = "(.*)"$', (TEMPLATE / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert re.findall(r"^## (\d+\.\d+\.\d+),", changelog, re.MULTILINE)[:1] == version
+    assert versions_without_a_step(changelog) == []
+    assert versions_without_a_step(f"## 9.9.9, today\n\nNews.\n\n{changelog}") == ["9.9.9, today"], "negative control"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from answers import HOSTILE, REFUSED
-from baking import COOKIECUTTER, PROJECT, TEMPLATE, run
+from baking import COOKIECUTTER, PROJECT, TEMPLATE, UV, run
 from copying import COPIER, copy, tree
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,4 +199,14 @@ def test_tasks() -> None:
     assert [task["when"] for task in CONFIG["_tasks"]] == [ONLY_COPY] * 2
     assert [Path(task["command"][1]).name for task in CONFIG["_tasks"]] == ["pre_gen_project.py", "post_gen_project.py"]
     assert all(isinstance(task["command"], list) for task in CONFIG["_tasks"]), "no shell"
-    assert CONFIG["_min_copier_version"] == "9.6", "an older one does not know the condition"
+
+
+def test_oldest_copier(tmp_path: Path, template: Path, environment: dict[str, str]) -> None:
+    """The oldest copier that `copier.yml` lets in knows the condition, and the rules."""
+    oldest = f"copier=={CONFIG['_min_copier_version']}"
+    command = (UV, "tool", "run", "--quiet", "--from", oldest, "copier", "copy", "--trust", "--defaults", str(template))
+    run(*command, "project", cwd=tmp_path, environment=environment)
+    assert (tmp_path / "project" / ".env").stat().st_mode & 0o777 == 0o600
+    wrong = run(*command, "--data=package_name=class", "wrong", cwd=tmp_path, environment=environment, check=False)
+    assert "Validation error for question" in wrong.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]

@@ -20,7 +20,7 @@ def copy(
 ) -> Bake:
     """Copy a template to `folder`, with defaults for the questions that `answers` leaves out."""
     data = folder.parent / f"{folder.name}.answers"
-    data.write_text(json.dumps(answers or {}), "utf-8")
+    data.write_text(json.dumps(answers or {}, ensure_ascii=False), "utf-8")
     command = (COPIER, "copy", "--trust", "--defaults", "--data-file", str(data), *flags, str(template), str(folder))
     try:
         result = run(*command, cwd=folder.parent, environment=environment, check=check)

@@ -75,12 +75,12 @@ def test_same_questions() -> None:
     assert [f"__{name}" for name in questions if name not in asked] == computed
 
 
-def test_placeholders() -> None:
+def test_placeholders(template: Path) -> None:
     """Copier finds each placeholder, and nothing of its own in the files that cookiecutter only copies."""
     own = tuple(str(value) for value in CONFIG["_envops"].values())
-    found = 0
-    for path in (path for path in PROJECT.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        name = str(path.relative_to(PROJECT))
+    found, project = 0, template / PROJECT.name
+    for path in filter(Path.is_file, project.rglob("*")):
+        name = str(path.relative_to(project))
         text = path.read_bytes().decode("utf-8", "replace")
         if any(fnmatch(name, pattern) for pattern in SETTINGS["_copy_without_render"]):
             assert not any(delimiter in text for delimiter in own), name

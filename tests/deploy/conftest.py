@@ -20,7 +20,7 @@ PACKAGES = (
     "redis-server",
     "systemd-sysv",
 )
-PROGRAMS = ("mmdebstrap", "podman", "runc", "systemd-nspawn")
+PROGRAMS = ("iptables", "mmdebstrap", "podman", "runc", "systemd-nspawn")
 
 
 def bootstrap(folder: Path) -> None:

@@ -1,9 +1,12 @@
 """A container engine: podman, with images and containers of its own."""
 
+import json
 import os
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,8 @@ RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED \\
     && chmod 755 /usr/bin/valkey-server
 """
 _NAMES = ("python:3.13-slim", f"python:{PYTHON}-slim", "valkey/valkey:8-alpine")
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_FILES = (Path("/run/containers/networks"), Path("/var/lib/containers/cache"))
 
 
 class Engine:
@@ -57,6 +62,7 @@ class Engine:
     def make(self, debian: Path) -> None:
         """Make the base images from a folder with a Debian system."""
         self._folder.mkdir()
+        (self._folder / "before").write_text(json.dumps(_left_by_podman()))
         for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE), ("Containerfile", _BASE)):
             (self._folder / name).write_text(text.format(folder=self._folder) if name != "Containerfile" else text)
         # How this machine reaches a package registry, which an image knows by other means.
@@ -78,6 +84,7 @@ class Engine:
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for mount in reversed([mount for mount in mounts if mount.startswith(f"{self._folder}/")]):
             subprocess.run(["umount", mount], check=True)
+        _restore(*json.loads((self._folder / "before").read_text()))
 
     def run(self, *arguments: str, check: bool = True, cwd: Path | None = None) -> Result:
         """Run podman."""
@@ -108,3 +115,33 @@ class Engine:
             yield number
         finally:
             self.run("rm", "--force", "--time=0", number)
+
+
+def _left_by_podman() -> tuple[list[list[str]], list[str], str]:
+    """What podman changes on the machine and never restores: rules of the firewall, files, and IP forwarding."""
+    rules = []
+    for table in ("nat", "filter"):
+        command = ("iptables", f"--table={table}", "--list-rules")
+        for rule in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+            if "NETAVARK" in rule:
+                rules.append([f"--table={table}", *shlex.split(rule)])
+    files = [str(path) for folder in _FILES for path in (folder, folder.parent) if path.exists()]
+    return rules, files, _FORWARDING.read_text()
+
+
+def _restore(rules: list[list[str]], files: list[str], forwarding: str) -> None:
+    """Restore what was there before, unless containers of others run: their rules accept what is forwarded."""
+    found, _, _ = _left_by_podman()
+    if rules or any(rule[1:3] == ["-A", "NETAVARK_FORWARD"] for rule in found):
+        return
+    for kind, end in (("-A", "-D"), ("-N", "-X")):  # a chain in use cannot be deleted
+        for table, command, *rest in found:
+            if command == kind:
+                subprocess.run(["iptables", table, end, *rest], check=True)
+    for folder in _FILES:
+        if str(folder) not in files:
+            shutil.rmtree(folder, ignore_errors=True)
+        if str(folder.parent) not in files:
+            with suppress(OSError):  # not empty, or not there
+                folder.parent.rmdir()
+    _FORWARDING.write_text(forwarding)

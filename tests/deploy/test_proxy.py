@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -204,6 +205,18 @@ def test_missing_line(start: Callable[..., Server], tmp_path: Path, name: str, l
         proxy.ask("GET", "/")
     assert message.replace("PORT", str(server.port)) in server.log.read_text()
     assert message.replace("PORT", "8000") in PAGE
+
+
+@pytest.mark.parametrize("name", ["caddy", "haproxy"])
+def test_restart(start: Callable[..., Server], tmp_path: Path, name: str) -> None:
+    """A form that is sent while the app is down waits for it."""
+    server = start()
+    with proxying(tmp_path / name, behind(server, recipe(name)), name) as proxy, ThreadPoolExecutor() as pool:
+        proxy.ask("GET", "/")
+        server.stop()
+        answer = pool.submit(proxy.ask, "POST", "/")
+        start("--bind", f"127.0.0.1:{server.port}")
+        assert answer.result()[0] == 400  # it has no token
 
 
 def test_large_upload(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The script of the CronJob runs against a stand-in API server, which checks verbs
 follows the volume of a Secret, which is swapped as the kubelet does it.
 """
 
+import re
 import secrets
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from secure.keys.key_format import generate_text
 from serving import wait_until
 
 FILE = PROJECT / "deploy" / "kubernetes.yaml"
+PAGE = (PROJECT / "docs" / "deploy.md").read_text("utf-8")
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 DAY = 86400
 Manifest = dict[str, Any]
@@ -189,6 +191,41 @@ def test_missing_rights(shared: Bake, api: StandIn, tmp_path: Path, verbs: list[
     assert (status, api.calls, api.keyring) == (1, calls, old)
     assert output.splitlines()[-1] == "Secret secret-key: the API server answered 403 Forbidden (Secret unchanged)"
     assert "Traceback" not in output
+
+
+KUBECTL = """#!/bin/sh
+echo "$@" >> calls
+case "$1 $2" in
+create*) cat > keyring ;;
+apply*) cat > applied ;;
+replace*) cat > /dev/null ;;
+esac
+"""
+"""A stand-in for kubectl, which writes down what it is asked for."""
+
+
+@pytest.mark.parametrize("name", ["install", "revoke"])
+@pytest.mark.parametrize("works", [True, False])
+def test_new_key(tmp_path: Path, name: str, works: bool) -> None:
+    """The commands of docs/deploy.md store a key that was generated; without one, they change nothing."""
+    found = re.search(rf"<!-- kubernetes: {name} -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    key = generate_text(0)
+    run_of_image = f"echo {key}" if works else "exit 125"
+    docker = f"#!/bin/sh\ncase $1 in run) {run_of_image} ;; esac\n"
+    for program, text in (("docker", docker), ("kubectl", KUBECTL)):
+        (tmp_path / program).write_text(text)
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(FILE, tmp_path / "deploy")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "registry.example/app:2"}
+    done = run("sh", "-uc", found[1], cwd=tmp_path, environment=environment, check=False)
+    assert (done.returncode == 0) is works, done.stderr
+    assert (tmp_path / "calls").exists() is works
+    if works:
+        assert (tmp_path / "keyring").read_text() == f"{key}\n"
+    if works and name == "install":
+        assert (tmp_path / "applied").read_text() == FILE.read_text()
 
 
 class Volume:

@@ -232,6 +232,11 @@ def test_compose_up_on_a_fresh_clone(bake: Callable[..., Bake], engine: Engine, 
     def in_service(name: str, *command: str) -> str:
         return engine.run("exec", f"my-flask-app_{name}_1", *command).stdout
 
+    def states() -> list[str]:
+        return [
+            row["state"] for row in json.loads(in_service("app", "flask", "secret-key", "status", "--json"))["keys"]
+        ]
+
     try:
         compose("up", "--detach")
         browser = Browser(port)
@@ -242,10 +247,8 @@ def test_compose_up_on_a_fresh_clone(bake: Callable[..., Bake], engine: Engine, 
         assert in_service("app", "python", "-c", ready) == "200\n"
         with visiting(port) as visits:
             in_service("rotate", "flask", "secret-key", "rotate", "--in", DELAY)
-            time.sleep(10)
+            wait_until(lambda: states() == ["signing", "retired"], "the new key signs")
         assert (visits.failures, visits.lost) == ({}, 0)
-        [newest, oldest] = json.loads(in_service("app", "flask", "secret-key", "status", "--json"))["keys"]
-        assert (newest["state"], oldest["state"]) == ("signing", "retired")
         compose("restart", "app")
         wait_until(lambda: served(browser), "the page")
         assert browser.count() == 1

@@ -16,7 +16,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from baking import PROJECT, Bake, run
+from baking import PROJECT, Bake, Result, run
 from kube_api import StandIn
 from running import Server
 from secure.keys.key_format import generate_text
@@ -194,38 +194,52 @@ def test_missing_rights(shared: Bake, api: StandIn, tmp_path: Path, verbs: list[
 
 
 KUBECTL = """#!/bin/sh
-echo "$@" >> calls
-case "$1 $2" in
-create*) cat > keyring ;;
-apply*) cat > applied ;;
-replace*) cat > /dev/null ;;
+echo "$1 $2" >> calls
+case "$1" in
+get) test -e keyring ;;
+create) cat > keyring ;;
+apply) cat > applied ;;
+replace) cat > /dev/null ;;
 esac
 """
-"""A stand-in for kubectl, which writes down what it is asked for."""
+"""A stand-in for kubectl; `keyring` is what the Secret has."""
+
+
+def pasted(name: str, folder: Path, docker: str) -> Result:
+    """Run the commands of docs/deploy.md, where `docker run` does what is given."""
+    found = re.search(rf"<!-- kubernetes: {name} -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    for program, text in (("docker", f"#!/bin/sh\ncase $1 in run) {docker} ;; esac\n"), ("kubectl", KUBECTL)):
+        (folder / program).write_text(text)
+        (folder / program).chmod(0o755)
+    (folder / "deploy").mkdir(exist_ok=True)
+    shutil.copy(FILE, folder / "deploy")
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "IMAGE": "registry.example/app:2"}
+    return run("sh", "-uc", found[1], cwd=folder, environment=environment, check=False)
+
+
+def test_first_key(tmp_path: Path) -> None:
+    """The commands store a key that was generated; a later run, for new code, keeps it."""
+    key = generate_text(0)
+    assert pasted("install", tmp_path, f"echo {key}").returncode == 0
+    assert (tmp_path / "applied").read_text() == FILE.read_text()
+    assert pasted("install", tmp_path, "exit 1").returncode == 0
+    assert (tmp_path / "keyring").read_text() == f"{key}\n"
+    assert (tmp_path / "calls").read_text().split("\n").count("create secret") == 1
+
+
+def test_revocation(tmp_path: Path) -> None:
+    """The commands replace the keyring."""
+    assert pasted("revoke", tmp_path, f"echo {generate_text(0)}").returncode == 0
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "rollout restart"
 
 
 @pytest.mark.parametrize("name", ["install", "revoke"])
-@pytest.mark.parametrize("works", [True, False])
-def test_new_key(tmp_path: Path, name: str, works: bool) -> None:
-    """The commands of docs/deploy.md store a key that was generated; without one, they change nothing."""
-    found = re.search(rf"<!-- kubernetes: {name} -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert found
-    key = generate_text(0)
-    run_of_image = f"echo {key}" if works else "exit 125"
-    docker = f"#!/bin/sh\ncase $1 in run) {run_of_image} ;; esac\n"
-    for program, text in (("docker", docker), ("kubectl", KUBECTL)):
-        (tmp_path / program).write_text(text)
-        (tmp_path / program).chmod(0o755)
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(FILE, tmp_path / "deploy")
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "registry.example/app:2"}
-    done = run("sh", "-uc", found[1], cwd=tmp_path, environment=environment, check=False)
-    assert (done.returncode == 0) is works, done.stderr
-    assert (tmp_path / "calls").exists() is works
-    if works:
-        assert (tmp_path / "keyring").read_text() == f"{key}\n"
-    if works and name == "install":
-        assert (tmp_path / "applied").read_text() == FILE.read_text()
+def test_no_key_generated(tmp_path: Path, name: str) -> None:
+    """Nothing is changed."""
+    assert pasted(name, tmp_path, "exit 125").returncode == 125
+    assert not (tmp_path / "keyring").exists()
+    assert not (tmp_path / "applied").exists()
 
 
 class Volume:

@@ -170,6 +170,8 @@ def test_two_rotations_at_once(shared: Bake, api: StandIn, tmp_path: Path) -> No
     assert [process.returncode for process in both] == [0, 0]
     assert len(api.keyring.splitlines()) == 2
     assert sorted(api.calls) == ["GET 200", "GET 200", "GET 200", "PATCH 200", "PATCH 409"]
+    assert "".join(outputs).count("The new key ") == 1  # the other one's key was never stored
+    assert "".join(outputs).count("starting again") == 1
     assert "".join(outputs).count("Nothing to do") == 1
 
 

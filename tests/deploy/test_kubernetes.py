@@ -1,4 +1,4 @@
-"""The manifests are valid and fit together. No cluster is run here.
+"""The manifests are valid and fit together. No cluster is run here; docs/deploy.md says what was run in one.
 
 The script of the CronJob runs against a stand-in API server, which checks verbs, names and versions. A running app
 follows the volume of a Secret, which is swapped as the kubelet does it.

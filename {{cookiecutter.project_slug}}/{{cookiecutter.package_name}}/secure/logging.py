@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
@@ -105,10 +104,8 @@ def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
     method = printable(environ["REQUEST_METHOD"])
     # Without the query string, which may contain a token.
     path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-    client = printable(environ.get("REMOTE_ADDR") or "-")
-    text = f"{method} {path} {status} in {milliseconds} ms for {client}"
-    fields = {"request_id": environ[_ID], "method": method, "path": path, "status": status}
-    fields |= {"milliseconds": milliseconds, "client": client}
+    client = printable(environ["REMOTE_ADDR"] or "-")
+    text, number = f"{method} {path} {status} in {milliseconds} ms for {client}", environ[_ID]
     logger = _log
     while logger.propagate and logger.parent and not logger.handlers and not logger.filters:
         logger = logger.parent
@@ -116,11 +113,15 @@ def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
     # A record and its way through `logging` cost as much as the rest of the line; here nobody else would see it.
     plain = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
     if plain and type(getattr(handler.formatter, "inner", None)) is JsonFormatter:
-        line = without_keys(_json(time.time(), "INFO", __name__, text, fields))
+        line = f'{{"time": "{_moment(time.time())}", "level": "INFO", "logger": "{__name__}", "message": {_encode(text)}'
+        line += f', "request_id": "{number}", "method": {_encode(method)}, "path": {_encode(path)}, "status": {status}'
+        line += f', "milliseconds": {milliseconds}, "client": {_encode(client)}}}\n'
         with suppress(OSError, ValueError), handler.lock:  # a closed standard error fails no request
-            handler.stream.write(f"{line}\n")
+            handler.stream.write(without_keys(line))
             handler.stream.flush()
     else:
+        fields = {"request_id": number, "method": method, "path": path, "status": status}
+        fields |= {"milliseconds": milliseconds, "client": client}
         _log.handle(_log.makeRecord(__name__, logging.INFO, "", 0, text, (), None, extra=fields))
 
 
@@ -134,12 +135,12 @@ class JsonFormatter(logging.Formatter):
             fields["exc_info"] = record.exc_text or self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack_info"] = record.stack_info
-        return _json(record.created, record.levelname, record.name, record.getMessage(), fields)
+        first = {"time": _moment(record.created), "level": record.levelname, "logger": record.name}
+        return _encode({**first, "message": record.getMessage(), **fields})
 
 
-def _json(at: float, level: str, logger: str, text: str, fields: dict[str, Any]) -> str:
-    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return _encode({"time": moment, "level": level, "logger": logger, "message": text, **fields})
+def _moment(at: float) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03}+00:00"
 
 
 def _configure(production: bool) -> None:

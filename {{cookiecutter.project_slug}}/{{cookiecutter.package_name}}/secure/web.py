@@ -237,7 +237,7 @@ class SecureResponse(Response):
         pending, self._pending = self._pending, False
         body, status, headers = super().get_wsgi_response(environ)
         self._pending = pending  # a view may return it again
-        return body, status, [*headers, *_missing(headers)] if pending else headers
+        return body, status, headers + _missing(headers) if pending else headers
 
 
 def _complete(response: Response) -> Response:
@@ -250,7 +250,8 @@ def _complete(response: Response) -> Response:
 
 def _missing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     given = {name.lower() for name, _ in headers}
-    return [item for key, item in default_headers().items() if key not in given]
+    # What a response varies on adds up.
+    return [item for key, item in default_headers().items() if key not in given or key == "vary"]
 
 
 def _extended(directives: Mapping[str, Iterable[str]], more: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -113,9 +113,10 @@ def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
     # A record and its way through `logging` cost as much as the rest of the line; here nobody else would see it.
     plain = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
     if plain and type(getattr(handler.formatter, "inner", None)) is JsonFormatter:
-        line = f'{{"time": "{_moment(time.time())}", "level": "INFO", "logger": "{__name__}", "message": {_encode(text)}'
-        line += f', "request_id": "{number}", "method": {_encode(method)}, "path": {_encode(path)}, "status": {status}'
-        line += f', "milliseconds": {milliseconds}, "client": {_encode(client)}}}\n'
+        line = f'{{"time": "{_moment(time.time())}", "level": "INFO", "logger": "{__name__}", '
+        line += f'"message": {_encode(text)}, "request_id": "{number}", "method": {_encode(method)}, '
+        line += f'"path": {_encode(path)}, "status": {status}, "milliseconds": {milliseconds}, '
+        line += f'"client": {_encode(client)}}}\n'
         with suppress(OSError, ValueError), handler.lock:  # a closed standard error fails no request
             handler.stream.write(without_keys(line))
             handler.stream.flush()

@@ -91,7 +91,10 @@ def signing_serializer(
     others = [key for key in reversed(active.verifying) if key != active.signing]
     keys = [derive(key, purpose) for key in (*others, active.signing)]  # itsdangerous signs with the last one
     options = {"key_derivation": "none", "digest_method": hashlib.sha256, "clock": lambda: watcher.now}
-    return URLSafeTimedSerializer(keys, serializer=serializer, signer=_Signer, signer_kwargs=options)
+    made = URLSafeTimedSerializer(keys, serializer=serializer, signer=_Signer, signer_kwargs=options)
+    signer = made.make_signer()
+    made.make_signer = lambda salt=None: signer  # type: ignore[method-assign]  # else a new one for each use
+    return made
 
 
 class _Signer(TimestampSigner):

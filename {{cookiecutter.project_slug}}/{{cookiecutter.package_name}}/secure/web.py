@@ -136,15 +136,14 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
         warn_once_a_minute(*why)
         abort(400)
 
-    def warn_of_http(response: Response) -> Response:
-        if request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
+    @app.after_request
+    def finish(response: Response) -> Response:
+        plain = settings.production and request.environ["wsgi.url_scheme"] == "http"
+        if plain and ("csrf_token" in g or session.modified):
             reason = "browsers do not return the session cookie, so every form and sign-in fails"
             hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
             warn_once_a_minute("page with a form over plain HTTP", reason, hint)
-        return response
-
-    if settings.production:
-        app.after_request(warn_of_http)
+        return _complete(response)  # another function may have replaced the view's
 
 
 def _init_headers(
@@ -163,7 +162,6 @@ def _init_headers(
     plain = app.response_class
     custom = type("Response", (SecureResponse, plain), {"plain": plain})
     app.response_class = SecureResponse if plain is Response else custom
-    app.after_request(_complete)  # for a response with which another function has replaced the view's
 
 
 def policy_of(app: Flask) -> Mapping[str, list[str]]:

@@ -244,11 +244,12 @@ def _own_headers(response: Response) -> Headers:
 def _keep_private(response: Response) -> None:
     """Keep the page out of shared caches; a view's own rule stays unless it is weaker than private."""
     headers = _own_headers(response)
-    if "Vary" in headers:
+    names = set(headers.keys(lower=True))
+    if "vary" in names:
         response.vary.add("Cookie")
     else:
         headers.add("Vary", "Cookie")
-    if "Cache-Control" not in headers:
+    if "cache-control" not in names:
         return headers.add("Cache-Control", "no-store")
     control = response.cache_control
     if not (control.private or control.no_store):

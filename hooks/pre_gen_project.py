@@ -26,7 +26,7 @@ PROJECT_MODULES = {"conftest"}
 DEPENDENCIES = {
     "flask", "werkzeug", "jinja2", "click", "itsdangerous", "blinker", "markupsafe", "dotenv", "gunicorn",
     "flask_wtf", "wtforms", "redis", "valkey", "cryptography", "cffi", "packaging", "pytest", "hypothesis",
-    "mypy", "ruff", "coverage", "pip", "setuptools", "hatchling", "uv", "python_dotenv",
+    "mypy", "ruff", "coverage", "pip", "setuptools", "uv", "uv_build", "python_dotenv",
     "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
     "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
     "python_json_logger", "pythonjsonlogger", "pycparser",

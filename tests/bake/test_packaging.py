@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., B
     """A project with secrets lying about, built."""
     bake = bake_into(tmp_path_factory.mktemp("published"))
     package = bake.package.name
-    for name in (*DECOYS, f"{package}/.env", f"{package}/static/.env.local"):
+    for name in (*DECOYS, f"{package}/.env", f"{package}/static/.env.local", f"{package}/keyring.fsk-tmp"):
         (bake.path / name).parent.mkdir(exist_ok=True)
         (bake.path / name).write_text(f"decoy {secrets.token_hex(32)}")
     bake.run(UV, "build", "--quiet")
@@ -62,5 +62,5 @@ def test_the_wheel_has_the_package_and_what_it_reads(project: Bake, wheel: Conte
 
 
 def test_the_sdist_has_what_the_wheel_is_built_from_and_nothing_else(project: Bake, sdist: Contents) -> None:
-    kept = {project.package.name, "README.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
-    assert {name.partition("/")[0] for name in sdist} <= kept
+    kept = {project.package.name, "README.md", "pyproject.toml", "pyproject.toml.orig", "PKG-INFO"}
+    assert {name.partition("/")[0] for name in sdist} - {""} <= kept

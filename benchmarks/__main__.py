@@ -1,4 +1,8 @@
-"""Run the benchmarks: uv run -m benchmarks [bake] [requests] [keys] [start] [rotation] [peers]."""
+"""Run the benchmarks: uv run -m benchmarks [--store] [bake] [first_page] [requests] [rotate] [stores].
+
+Without a name, all run, and the result is compared with the stored one. It replaces that, and the README's table,
+unless a figure is worse by more than the noise; with --store, in any case.
+"""
 
 import json
 import os
@@ -7,43 +11,44 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import bake, keys, peers, readme, request_cost, rotation, start
-from .measure import table
+from . import bake, first_page, readme, requests, rotate, stores
+from .measure import Figure, table, worse
 from .project import make_project
 
-WITH_PROJECT = {
-    "requests": request_cost.run,
-    "keys": keys.run,
-    "start": start.run,
-    "rotation": rotation.run,
-    "peers": peers.run,
+ALL = {
+    "first_page": first_page.run,
+    "bake": bake.run,
+    "requests": requests.run,
+    "rotate": rotate.run,
+    "stores": stores.run,
 }
 
 
-def main() -> None:
-    """Print a Markdown table; where all was measured, keep it in result.json and in the README."""
+def main() -> int:
+    """Print a table of all figures and return 1 if one is worse than the stored one."""
     # What is measured runs compiled, as it does once it is installed; the round that is not counted compiles.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    wanted = sys.argv[1:] or ["bake", *WITH_PROJECT]
-    figures = bake.run() if "bake" in wanted else []
+    wanted = [name for name in sys.argv[1:] if name != "--store"]
+    if unknown := set(wanted) - ALL.keys():
+        print(f"benchmarks: no such benchmark: {', '.join(sorted(unknown))}\nhint: {', '.join(ALL)}", file=sys.stderr)
+        return 2
+    figures = list[Figure]()
     with tempfile.TemporaryDirectory() as folder:
-        project = make_project(Path(folder)) if set(wanted) & set(WITH_PROJECT) else None
-        for name, measure in WITH_PROJECT.items():
-            if project and name in wanted:
-                figures += measure(project)
+        project = make_project(Path(folder))
+        for name in wanted or ALL:
+            figures += ALL[name](project)
     print(table(figures))
-    if "peers" in wanted:
-        print("", *(f"- {name}: {seen}" for name, seen in peers.notes().items()), sep="\n")
-    if not sys.argv[1:]:
+    stored = json.loads(readme.RESULT.read_text("utf-8")) if readme.RESULT.exists() else {"figures": []}
+    lines = worse([Figure(**figure) for figure in stored["figures"]], figures)
+    for line in lines:
+        print(line, file=sys.stderr)
+    if not wanted and ("--store" in sys.argv or not lines):
         machine = {"python": platform.python_version(), "machine": platform.machine()}
-        content = {
-            "machine": machine,
-            "figures": [figure.as_dict() for figure in figures],
-            "peers": peers.notes(),
-        }
-        readme.RESULT.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        result = {"machine": machine, "figures": [figure.as_dict() for figure in figures]}
+        readme.RESULT.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
         readme.write()
+    return bool(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,38 +1,27 @@
-"""How long a bake takes, against a template of one file with no hook."""
+"""What a bake costs, against a template of one file with no hook."""
 
 import tempfile
-import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
-from .measure import Figure, compared
-from .project import COOKIECUTTER, bake, clean_copy, install, make_environment
+from .measure import Figure, compared, cpu_seconds
+from .project import Project, bake, clean_copy
 
 ROUNDS = 9
 
 
-def run() -> list[Figure]:
-    """Wall seconds of the whole command, into a new folder each time."""
+def run(_: Project) -> list[Figure]:
+    """Seconds of CPU of the whole command, into a new folder each time."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        one_file = floor(folder)
-        ours = clean_copy(folder / "template")
 
-        def figures(benchmark: str, cookiecutter: str, **variables: str) -> list[Figure]:
-            def timed(template: Path) -> float:
-                with tempfile.TemporaryDirectory(dir=folder) as into:
-                    start = time.perf_counter()
-                    bake(template, Path(into), folder, cookiecutter, **variables)
-                    return time.perf_counter() - start
+        def once(template: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=folder) as into:
+                bake(template, Path(into), folder)
 
-            both = {"one file, no hook": lambda: timed(one_file), "flask-secure-start": lambda: timed(ours)}
-            return compared(benchmark, "s", both, ROUNDS)
-
-        # uv compiles nothing that it installs: the first run of a program does.
-        new = make_environment(folder / "new")
-        install(new, f"cookiecutter=={version('cookiecutter')}")
-        first = figures("first bake", str(new / "bin" / "cookiecutter"), PYTHONDONTWRITEBYTECODE="1")
-        return figures("bake", COOKIECUTTER) + first
+        templates = {"one file, no hook": floor(folder), "flask-secure-start": clean_copy(folder / "template")}
+        both = {name: partial(cpu_seconds, partial(once, template)) for name, template in templates.items()}
+        return compared("bake", "s CPU", both, ROUNDS)
 
 
 def floor(folder: Path) -> Path:

@@ -24,8 +24,11 @@ def count():
     return "ok"
 
 
-def peek():
-    return str(session.get("n", 0))[:0] + "ok"
+def sign_in():
+    from my_flask_app.secure import sessions
+
+    sessions.sign_in("ann")
+    return "ok"
 
 
 def plain():
@@ -44,6 +47,16 @@ def baked():
     return with_routes(create_app())
 
 
+def flask_session():
+    from flask_session import Session
+    from redis import Redis
+
+    app = bare()
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=Redis.from_url(os.environ["REDIS"]))
+    Session(app)
+    return app
+
+
 def quiet():
     app = baked()
     logging.getLogger("my_flask_app.secure.logging").setLevel(logging.WARNING)
@@ -52,7 +65,7 @@ def quiet():
 
 def with_routes(app):
     app.add_url_rule("/count", view_func=count)
-    app.add_url_rule("/peek", view_func=peek)
+    app.add_url_rule("/sign-in", view_func=sign_in)
     app.add_url_rule("/plain", view_func=plain)
     return app
 '''
@@ -82,17 +95,11 @@ class Project:
         return done.stdout
 
 
-def bake(template: Path, into: Path, home: Path, cookiecutter: str = COOKIECUTTER, **variables: str) -> None:
+def bake(template: Path, into: Path, home: Path) -> None:
     """Run cookiecutter with its defaults."""
-    command = [cookiecutter, "--no-input", "--overwrite-if-exists", "-o", str(into), str(template)]
-    environment = {**os.environ, "HOME": str(home), **variables}
+    command = [COOKIECUTTER, "--no-input", "--overwrite-if-exists", "-o", str(into), str(template)]
+    environment = {**os.environ, "HOME": str(home)}
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-
-
-def make_environment(path: Path) -> Path:
-    """A virtual environment with nothing in it, at `path`."""
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(path)], check=True)
-    return path
 
 
 def install(environment: Path, *what: str) -> None:
@@ -125,6 +132,7 @@ def make_project(folder: Path) -> Project:
     path = folder / "my-flask-app"
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "SSL_CERT_FILE") if name in os.environ}
     subprocess.run([UV, "sync", "--quiet", "--all-extras", "--python", sys.executable], cwd=path, check=True)
+    install(path / ".venv", "flask-session>=0.8")
     (path / "apps.py").write_text(APPS, "utf-8")
     project = Project(path, {**kept, "APP_ENV": "production", "TRUSTED_HOSTS": "127.0.0.1"})
     key = project.run(project.program("flask"), "secret-key", "generate").strip()

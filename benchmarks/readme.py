@@ -9,30 +9,21 @@ from .measure import shown
 RESULT = Path(__file__).with_name("result.json")
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.readme -->\n", "<!-- end of figures -->\n"
-OPEN, CLOSE = "<details><summary>Beside starters that the package registry has</summary>\n", "</details>\n"
-BAKE_OF_PEERS, REQUEST_OF_PEERS = "peers: bake", "peers: a request"
-ONE_FILE = "a template of one file, no hook"
-BARE = "bare Flask, which logs nothing"
+BARE, BARE_LOGS = "bare Flask, which logs nothing", "bare Flask, with gunicorn's access log"
+BARE_PROJECT = "a bare Flask project"
 ROWS = {
-    ("first bake", "flask-secure-start"): ("The first bake by a new cookiecutter", ONE_FILE),
-    ("bake", "flask-secure-start"): ("Each later bake", ONE_FILE),
-    ("in-process /count", "baked, not logging requests"): (
-        "A request that changes its session, its line in the log turned off",
-        BARE,
-    ),
-    ("in-process /count", "baked"): ("The same with its line in the log", BARE),
-    ("gunicorn /count", "baked, not logging requests"): ("Under gunicorn, the line turned off", BARE),
-    ("gunicorn /count", "baked"): ("Under gunicorn, with the line", BARE),
-    ("gunicorn /count", "bare, with an access log"): ("Bare Flask, with gunicorn's own line", BARE),
-    ("oldest cookie", "10 keys"): ("A session that the oldest of ten keys signed", "one key"),
-    ("forged cookie", "10 keys"): ("A forged session, tried with ten keys", "one key"),
-    ("start", "baked"): ("A start of the app", "bare Flask"),
-    ("worker memory", "baked"): ("Memory of a worker", "bare Flask"),
+    ("first page, uv, empty cache", "baked"): ("The first page, by uv with an empty cache", BARE_PROJECT),
+    ("first page, uv, warm cache", "baked"): ("The same with a warm cache", BARE_PROJECT),
+    ("first page, pip, empty cache", "baked"): ("The first page, by pip with an empty cache", BARE_PROJECT),
+    ("first page, pip, warm cache", "baked"): ("The same with a warm cache", BARE_PROJECT),
+    ("bake", "flask-secure-start"): ("A bake", "a template of one file, no hook"),
+    ("in process, /count", "baked"): ("A request that changes its session, with its line in the log", BARE),
+    ("in process, /count", "baked, no log line"): ("The same without the line", BARE),
+    ("in process, /plain", "baked, no log line"): ("A page without a session, without the line", BARE),
+    ("gunicorn, /count", "baked"): ("A request under gunicorn, with its line", BARE_LOGS),
+    ("start", "baked"): ("A start of the app", BARE),
+    ("worker memory", "baked"): ("Memory of a worker", BARE),
     ("rotate", "rotate"): ("`flask secret-key rotate`", "`import flask`"),
-    ("p99 of a request", "it changes 5 times a second"): (
-        "The slowest request of 100, while the keyring changes 5 times a second",
-        "a keyring that rests",
-    ),
 }
 """What a figure is, and what it is compared with."""
 
@@ -48,18 +39,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\nPython {machine['python']}, {machine['machine']}, medians.\n"
 
 
-def table_of_peers(result: dict[str, Any]) -> str:
-    """Each peer's bake and request, and what its key is or why it was not run."""
-    measured = _measured(result)
-    names = [name for benchmark, name in measured if benchmark == BAKE_OF_PEERS]
-    lines = ["| | a bake | a request that changes its session | |", "|---|---:|---:|---|"]
-    for name in dict.fromkeys([*names, *result["peers"]]):
-        figures = (measured.get((benchmark, name)) for benchmark in (BAKE_OF_PEERS, REQUEST_OF_PEERS))
-        cells = [f"{shown(figure['value'])} {figure['unit']}" if figure else "" for figure in figures]
-        lines.append(f"| {' | '.join([name, *cells, result['peers'].get(name, '')])} |")
-    return "\n".join(lines) + "\n"
-
-
 def _measured(result: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(figure["benchmark"], figure["name"]): figure for figure in result["figures"]}
 
@@ -70,8 +49,7 @@ def with_figures(readme: str) -> str:
     _, end, after = rest.partition(END)
     shown = "Not measured yet.\n"
     if RESULT.exists():
-        result = json.loads(RESULT.read_text("utf-8"))
-        shown = f"{table(result)}\n{OPEN}\n{table_of_peers(result)}\n{CLOSE}"
+        shown = table(json.loads(RESULT.read_text("utf-8")))
     return before + begin + shown + end + after
 
 

@@ -22,7 +22,7 @@ from secure.keys.key import InvalidKeyError, validate_key
 from secure.keys.sources import RETENTION_SETTING
 from secure.settings import Settings, declared_settings, variable
 
-from benchmarks import peers, readme
+from benchmarks import measure, readme
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 OF_TEMPLATE = sorted(str(path.relative_to(TEMPLATE)) for path in (*TEMPLATE.glob("*.md"), *TEMPLATE.glob("docs/*.md")))
@@ -174,9 +174,18 @@ def test_public_keys() -> None:
     assert not [key for key in (*named, SUPERSET) if accepted(key)]
 
 
-def test_keys_of_peers() -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        "Ensure you set a secret key, this is important!",  # flask-skeleton 1.0.2
+        "your_secret_key",  # flarevel 5.0.1
+        "your-secret-key-change-in-production",  # boilerpy 1.0.1
+        "change-this-to-a-random-secret",  # create-flask-react 0.1.0
+    ],
+)
+def test_key_of_another_starter(key: str) -> None:
     """No project starts with the key of another starter."""
-    assert not [peer.name for peer in peers.PEERS if accepted(peer.key)]
+    assert not accepted(key)
 
 
 def test_figures() -> None:
@@ -199,14 +208,27 @@ def test_missing_figure() -> None:
         readme.table({"machine": machine, "figures": figures[1:]})
 
 
-def test_table_of_peers() -> None:
-    """The table shows the starters that ran, and why others did not."""
-    figures = [
-        {"benchmark": benchmark, "name": "ran 1.0", "value": 2.0, "unit": "s", "ratio": 1.0}
-        for benchmark in (readme.BAKE_OF_PEERS, readme.REQUEST_OF_PEERS)
-    ]
-    table = readme.table_of_peers({"figures": figures, "peers": {"ran 1.0": "key", "other": "not run: why"}})
-    assert table.splitlines()[2:] == ["| ran 1.0 | 2 s | 2 s | key |", "| other |  |  | not run: why |"]
+@pytest.mark.parametrize(
+    ("ratio", "unit", "is_worse"),
+    [
+        (1.09, "s", False),
+        (1.11, "s", True),
+        (0.5, "s", False),
+        (0.95, "requests/s", False),
+        (0.85, "requests/s", True),
+        (2.0, "requests/s", False),
+    ],
+)
+def test_worse_figure(ratio: float, unit: str, is_worse: bool) -> None:
+    """A figure is worse if its ratio differs by more than the noise of both runs."""
+    stored = measure.Figure("start", "baked", 1.0, unit, 1.0, 0.05)
+    lines = measure.worse([stored], [measure.Figure("start", "baked", 9.0, unit, ratio, 0.05)])
+    assert lines == [f"start, baked: {ratio:.2f} times its floor, and 1.00 when it was stored (noise 10%)"] * is_worse
+
+
+def test_new_figure() -> None:
+    """A figure that was never stored is not worse."""
+    assert measure.worse([], [measure.Figure("start", "baked", 1.0, "s", 5.0, 0.05)]) == []
 
 
 def test_pictures() -> None:

@@ -27,7 +27,11 @@ from hypothesis import strategies as st
 from secure.keys import files
 from secure.keys.key import generate_key, validate_key
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes, owners and locks are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="modes, owners and locks are POSIX's"),
+    # Python 3.12 and later warn when a process with threads forks; a child here takes no lock of another thread.
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")

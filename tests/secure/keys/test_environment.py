@@ -351,10 +351,10 @@ def test_reloaded_development_server(program: Program, key: Key) -> None:
 
 
 def _page(port: int, text: str) -> str:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
                 page = answer.read().decode()
                 if text in page:
                     return str(page)

@@ -10,6 +10,9 @@ from secure.keys.keyring import ACTIVATION_DELAY, RETENTION
 from sites import FIRST, SECOND, Site
 from test_sign_ins import LoginUser
 
+# Flask-Login 0.6.3 calls utcnow, and Python 3.12 and later warn of it
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:

@@ -32,15 +32,32 @@ only_mutate={mutated}
 pytest_add_cli_args_test_selection=
     tests/keys
     tests/test_settings.py
-pytest_add_cli_args=-p no:cacheprovider
+pytest_add_cli_args=
+    -p no:cacheprovider
+    --ignore=tests/keys/test_leaked_keys.py
+    --deselect=tests/test_settings.py::test_types
 also_copy=
     tests
+    conftest.py
 timeout_constant=20
 timeout_multiplier=3
 track_dependencies=false
 
 [tool:pytest]
 pythonpath=. tests
+"""
+CONFTEST = """\
+# A new process runs the code unchanged: a test that starts one cannot notice a change any more.
+import subprocess, sys
+import pytest
+
+class Popen(subprocess.Popen):
+    def __init__(self, args, *more, **options):
+        if sys.executable in args:
+            pytest.skip("starts a new process")
+        super().__init__(args, *more, **options)
+
+subprocess.Popen = Popen
 """
 
 
@@ -82,11 +99,15 @@ def prepared(folder: Path, word: str) -> Path:
     """A copy of `secure` and its tests, ready for mutmut."""
     shutil.copytree(PACKAGE / "secure", folder / "secure", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(TEMPLATE / "tests" / "secure", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    # Read by tests, above the folder in which mutmut runs them
+    shutil.copytree(PACKAGE.parent / "docs", folder / "docs")
+    shutil.copytree(TEMPLATE / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     mutated = [path for name in MUTATED for path in sorted(folder.glob(name)) if word in str(path.relative_to(folder))]
     if not mutated:
         sys.exit(f"{word}: no module has this word in its path")
     names = "".join(f"\n    {path.relative_to(folder)}" for path in mutated)
     (folder / "setup.cfg").write_text(SETTINGS.format(mutated=names), "utf-8")
+    (folder / "conftest.py").write_text(CONFTEST, "utf-8")
     for path in mutated:
         tree = Reachable().visit(ast.parse(path.read_text("utf-8")))
         path.write_text(ast.unparse(tree) + "\n", "utf-8")

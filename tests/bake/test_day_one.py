@@ -49,6 +49,16 @@ def shell(project: Bake, command: str, check: bool = True) -> Result:
     return project.run("bash", "-ec", command, check=check)
 
 
+def test_size(bake: Callable[..., Bake]) -> None:
+    """A project is small."""
+    project = bake()
+    files = tracked(project)
+    team = [name for name in files if name.endswith(".py") and "/secure/" not in name]
+    lines = sum(len((project.path / name).read_text("utf-8").splitlines()) for name in team)
+    assert len(files) <= 65
+    assert lines <= 700
+
+
 # Editors
 
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from secure import sessions, tokens
 from secure.keys.keyring import ACTIVATION_DELAY, RETENTION
 from secure.keys.watcher import get_watcher
-from secure.sessions.session import USER_KEYS
+from secure.sessions.interface import USER_KEYS
 from sites import ABSOLUTE, DAY, FIRST, LIFETIME, NOW, SECOND, Browser, RedisServer, Site
 
 STORES = ["signed", "encrypted", "redis"]

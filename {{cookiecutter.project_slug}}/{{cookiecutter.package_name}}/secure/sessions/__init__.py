@@ -22,15 +22,13 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from .. import store_address
 from ..keys.watcher import KeyringWatcher
-from ..tokens import signing_serializer
-from .cookies import EncryptedSerializer
-from .interface import CookieStore, Sessions
+from ..tokens import EncryptedSerializer, signing_serializer
+from .interface import USER, VERSION, CookieStore, Session, Sessions
 from .interface import CookieTooLargeError as CookieTooLargeError
 from .interface import LoadSessionVersion as LoadSessionVersion
 from .interface import RevocationUnsupportedError as RevocationUnsupportedError
 from .interface import SessionStoreUnavailableError as SessionStoreUnavailableError
-from .session import USER, VERSION, Session
-from .session import User as User
+from .interface import User as User
 
 
 def init_app(

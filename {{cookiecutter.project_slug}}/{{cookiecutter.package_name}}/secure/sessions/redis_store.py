@@ -26,8 +26,7 @@ from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: A004
 from redis.exceptions import OutOfMemoryError
 
 from ..store_address import connect, masked
-from .interface import PAUSE, CookieStore, SessionStoreUnavailableError
-from .session import SessionRecord, User
+from .interface import PAUSE, CookieStore, SessionRecord, SessionStoreUnavailableError, User
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

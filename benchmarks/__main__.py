@@ -25,7 +25,7 @@ ALL = {
 
 
 def main() -> int:
-    """Print a table of all figures and return 1 if one is worse than the stored one."""
+    """Print a table of each benchmark and return 1 if one is worse than the stored one."""
     # What is measured runs compiled, as it does once it is installed; the round that is not counted compiles.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = [name for name in sys.argv[1:] if name != "--store"]
@@ -36,8 +36,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder))
         for name in wanted or ALL:
-            figures += ALL[name](project)
-    print(table(figures))
+            figures += (measured := ALL[name](project))
+            print(table(measured), flush=True)
     stored = json.loads(readme.RESULT.read_text("utf-8")) if readme.RESULT.exists() else {"figures": []}
     lines = worse([Figure(**figure) for figure in stored["figures"]], figures)
     for line in lines:

@@ -13,7 +13,7 @@ from .measure import Figure, compared, wall_seconds
 from .project import UV, Project, bake, clean_copy
 from .serving import free_port, served
 
-ROUNDS = {"uv": 5, "pip": 3}
+ROUNDS = {"uv": 4, "pip": 2}
 PROJECT = """
 [project]
 name = "bare"

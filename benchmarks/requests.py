@@ -7,7 +7,7 @@ from .measure import Figure, compared, cpu_seconds
 from .project import Project
 from .serving import ACCESS_LOG, cpu_of_request, gunicorn, worker_memory
 
-ROUNDS = 9
+ROUNDS = 7
 APPS = {"bare": "bare", "baked, no log line": "quiet", "baked": "baked"}
 
 LOOP = """

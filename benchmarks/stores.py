@@ -9,7 +9,7 @@ from .project import Project
 from .requests import in_process
 from .serving import free_port
 
-ROUNDS = 5
+ROUNDS = 4
 
 
 def run(project: Project) -> list[Figure]:
@@ -30,9 +30,9 @@ def run(project: Project) -> list[Figure]:
                     f"import redis; redis.Redis(port={port}, retry=redis.retry.Retry("
                     "redis.backoff.ConstantBackoff(0.1), 100)).ping()"
                 )
-                cpu = compared("session store", "µs CPU", apps, ROUNDS)
+                cpu = compared("session store, CPU", "µs CPU", apps, ROUNDS)
                 rates = {name: partial(_rate, app) for name, app in apps.items()}
-                return cpu + compared("session store", PER_SECOND, rates, ROUNDS)
+                return cpu + compared("session store, rate", PER_SECOND, rates, ROUNDS)
             finally:
                 server.terminate()
 

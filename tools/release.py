@@ -23,4 +23,6 @@ def release() -> str:
 
 
 if __name__ == "__main__":
-    (FOLDER / RELEASE).write_text(release(), "utf-8", newline="\n")
+    text = release()
+    (FOLDER / RELEASE).write_text(text, "utf-8", newline="\n")
+    print(f"SHA-256 of {RELEASE}: {hashlib.sha256(text.encode()).hexdigest()}")

@@ -21,7 +21,7 @@ workers = server.number("WEB_CONCURRENCY", 2)
 threads = server.number("WEB_THREADS", 4)
 # Seconds that a request has to finish when its worker stops, and after which a worker that hangs is killed.
 timeout = graceful_timeout = 30
-# Longer than a load balancer keeps an idle connection (mostly 60 seconds), so that the balancer closes it first.
+# Longer than a load balancer keeps an idle connection (mostly 60 seconds): the balancer closes it first.
 keepalive = 75
 worker_tmp_dir = server.worker_tmp_dir()
 # A running server is controlled by signals only.

@@ -16,7 +16,7 @@ import editorconfig
 import post_gen_project
 import pytest
 import yaml
-from baking import UV, Bake, Result, run
+from baking import TEMPLATE, UV, Bake, Result, run
 from pre_gen_project import WINDOWS_RESERVED
 from programs import program
 from serving import serving
@@ -155,6 +155,20 @@ def test_locked(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     refused = shell(theirs, sync, check=False)
     assert refused.returncode
     assert "--locked" in refused.stderr
+
+
+def test_audit(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """What the page runs in a fleet's CI passes in a new project, and fails after a change in `secure`."""
+    page = (TEMPLATE / "docs" / "updating.md").read_text("utf-8")
+    [block] = re.findall(r"^```sh\n(export APP_ENV.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    project = clone(bake(), tmp_path / "clone")
+    assert shell(project, block).stdout.endswith("Nothing found.\n")
+
+    with (project.package / "secure" / "web.py").open("a") as file:
+        file.write("# an edit\n")
+    found = shell(project, block, check=False)
+    assert found.returncode == 1
+    assert found.stdout.endswith("\nsecure/web.py: changed\n")
 
 
 def test_instance_folder_is_ignored(bake: Callable[..., Bake]) -> None:

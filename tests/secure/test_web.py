@@ -150,6 +150,18 @@ def test_no_cache_keeps_a_session() -> None:
     assert client.get("/shared").headers["Vary"] == "Accept, Cookie"
 
 
+def test_no_default_header_weakens_a_session() -> None:
+    """What all responses vary on stays, and a rule for all responses does not let a cache keep a session."""
+    app = Flask("site")
+    secure.init_app(app, load(), headers={"Vary": "Accept-Language", "Cache-Control": "public, max-age=60"})
+    client = with_views(app).test_client()
+
+    session_page, other = client.get("/count").headers, client.get("/healthz").headers
+    assert session_page.getlist("Cache-Control") == ["no-store"]
+    assert {*session_page.getlist("Vary")} == {"Cookie", "Accept-Language"}
+    assert (other["Cache-Control"], other["Vary"]) == ("public, max-age=60", "Accept-Language")
+
+
 @pytest.mark.usefixtures("_static")
 @pytest.mark.parametrize(
     ("path", "vary"), [("/static/style.css", None), ("/healthz", None), ("/no/such/page", "Accept")]

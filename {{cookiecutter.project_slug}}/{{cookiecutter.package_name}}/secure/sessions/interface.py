@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from flask import Flask, Request, Response, request
 from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface
 from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import dump_cookie
 
@@ -246,7 +245,7 @@ class Sessions(SessionInterface):
         if session.modified and not content:
             self.store.delete(record)
             if name in request.cookies:
-                _own_headers(response).add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
+                response.headers.add("Set-Cookie", self._cookie(app, "", max_age=0, expires=0))
         elif content and (session.modified or record.begins or refreshes):
             self._send_cookie(app, session, response)
         if app.config["SESSION_READ_SHA1"] and name != STOCK_COOKIE in request.cookies:
@@ -272,7 +271,8 @@ class Sessions(SessionInterface):
         cookie = self._cookie(app, getattr(request, _CODEC).dumps(value), expires=expires)
         limit = app.config["MAX_COOKIE_SIZE"]
         if not limit or len(cookie) <= limit:  # 0 turns the limit off
-            return _own_headers(response).add("Set-Cookie", cookie)
+            vars(response)["headers"].add("Set-Cookie", cookie)
+            return None
         # The browser keeps the cookie that it has.
         sizes = ((len(self.serializer.dumps(value)), name) for name, value in record.content.items())
         largest = ", ".join(f"{name} ({size})" for size, name in sorted(sizes, reverse=True)[:3])
@@ -299,25 +299,18 @@ class Sessions(SessionInterface):
         )
 
 
-def _own_headers(response: Response) -> Headers:
-    """Return the headers of a response without the app's default ones, which web.py then adds in a faster way."""
-    return cast(Headers, vars(response)["headers"])
-
-
 def _keep_private(response: Response) -> None:
     """Keep the page out of shared caches; a view's own rule stays unless it is weaker than private."""
-    headers = _own_headers(response)
+    headers = vars(response)["headers"]  # without the default ones: web.py adds them later, in a faster way
     names = set(headers.keys(lower=True))
     if "vary" in names:
         response.vary.add("Cookie")
     else:
         headers.add("Vary", "Cookie")
     if "cache-control" not in names:
-        return headers.add("Cache-Control", "no-store")
-    control = response.cache_control
-    if not (control.private or control.no_store):
+        headers.add("Cache-Control", "no-store")
+    elif not ((control := response.cache_control).private or control.no_store):
         control.public, control.s_maxage, control.private = False, None, True
-    return None
 
 
 def _delete_stock_cookie(response: Response) -> None:

@@ -422,6 +422,8 @@ def test_missing() -> None:
         "SENTRY_DSN: missing in production",
     ]
     assert told[0].endswith("\nhint: set DATABASE_URL in the environment or in .env")
+    told = problems(Team, APP_ENV="production")
+    assert told[0].endswith("\nhint: set DATABASE_URL in the process environment"), ".env is not read"
     assert loaded(Team, APP_ENV="development", DATABASE_URL="x").sentry_dsn == ""
     assert len(problems(Team, APP_ENV="development")) == 1
 

@@ -382,7 +382,8 @@ def test_rotate(project: Project, place: Write, options: list[str], delay: int, 
     end = {0: "2027-01-22 08:00", 3600: "2027-01-22 09:00", 7200: "2027-01-22 10:00"}.get(delay, "2027-01-29 08:00")
     lines = output.splitlines()
     assert lines[:2] == [f"Changed {path}.", f"The new key {new.fingerprint} verifies now and signs from {start}."]
-    assert lines[2].startswith(f"The old key {KEY.fingerprint} signs until then and verifies until {end}")
+    signs = "signs until then and " if delay else ""
+    assert lines[2].startswith(f"The old key {KEY.fingerprint} {signs}verifies until {end}")
     assert lines[3:] == ["Running apps reload the file."]
 
 

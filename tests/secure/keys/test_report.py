@@ -58,4 +58,4 @@ def test_rotation_that_keeps_a_far_future_key() -> None:
     told = report.rotation(before, Keyring((FAR, new)), NOW, redeploy=False)
 
     assert told.startswith(f"The new key {new.fingerprint} verifies now")
-    assert f"The old key {FAR.fingerprint} signs until then" in told
+    assert f"The old key {FAR.fingerprint} verifies until" in told

@@ -286,6 +286,11 @@ class _Loader(Generic[S]):
         loaded = self.cls(**values, **keyring, dotenv=self.environment.dotenv)
         return replace(loaded, warnings=tuple(self._warnings(loaded)))
 
+    @property
+    def _place(self) -> str:
+        """Where a setting is read from."""
+        return "the process environment" if self.environment.dotenv is None else "the environment or in .env"
+
     def _refuse(self, name: str, reason: str, hint: str = "") -> None:
         self.problems.append(message(name, reason, hint))
 
@@ -312,10 +317,10 @@ class _Loader(Generic[S]):
                     values[declared.name] = _hidden(value) if declaration["secret"] else value
                 except ValueError as error:
                     reason = "is not valid" if declaration["secret"] else str(error)
-                    self._refuse(name, reason, f"correct {name} in the environment or in .env")
+                    self._refuse(name, reason, f"correct {name} in {self._place}")
             elif declared.default is MISSING or (production and declaration["in_production"]):
                 reason = "missing" if declared.default is MISSING else "missing in production"
-                self._refuse(name, reason, f"set {name} in the environment or in .env")
+                self._refuse(name, reason, f"set {name} in {self._place}")
             else:
                 values[declared.name] = declared.default
         return values

@@ -14,8 +14,8 @@ def rotation(before: Keyring, after: Keyring, now: int, redeploy: bool) -> str:
     at = new.activation or now
     return (
         f"The new key {new.fingerprint} verifies now and signs from {time_and_wait(at, now)}.\n"
-        f"The old key {before.signing(now).fingerprint} signs until then "
-        f"and verifies until {time_and_wait(at + after.retention, now)}.\n"
+        f"The old key {before.signing(now).fingerprint} {'signs until then and ' * (at > now)}"
+        f"verifies until {time_and_wait(at + after.retention, now)}.\n"
         + ("Redeploy every instance before the new key signs." if redeploy else "Running apps reload the file.")
     )
 

@@ -204,6 +204,34 @@ def test_changed_files(folder: Path) -> None:
     }
 
 
+def test_links(folder: Path) -> None:
+    """Python prefers a package, which may be a link, to a module of that name."""
+    (folder.parent / "other").mkdir()
+    (folder / "web").symlink_to(folder.parent / "other")
+    (folder / "tokens.py").unlink()
+    (folder / "tokens.py").symlink_to(folder.parent / "other")
+
+    assert released(folder)[1] == {"secure/tokens.py": "changed", "secure/web": "not in the release"}
+
+
+def test_code_where_none_is_expected(folder: Path) -> None:
+    for name in ("__pycache__/more.py", f"keys/{RELEASE}"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+
+    assert released(folder)[1] == {
+        "secure/__pycache__/more.py": "not in the release",
+        f"secure/keys/{RELEASE}": "not in the release",
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\n"])
+def test_damaged_list(folder: Path, content: bytes) -> None:
+    (folder / RELEASE).write_bytes(content)
+
+    assert released(folder)[1]["secure/web.py"] == "not in the release"
+
+
 def test_line_endings(folder: Path) -> None:
     """Git may write each line with CR LF."""
     before = released(folder)

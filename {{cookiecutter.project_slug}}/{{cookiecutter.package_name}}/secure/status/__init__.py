@@ -136,7 +136,7 @@ def released(folder: Path) -> tuple[dict[str, str], Findings]:
     """
     path = folder / RELEASE
     text = path.read_bytes().replace(b"\r\n", b"\n") if path.is_file() else b"# secure unknown\n"
-    first, *lines = text.decode().splitlines()
+    first, *lines = text.decode(errors="replace").splitlines() or [""]
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     present = {each.relative_to(folder).as_posix(): each for each in code(folder)}
     changes = {
@@ -145,19 +145,24 @@ def released(folder: Path) -> tuple[dict[str, str], Findings]:
         **{name: "changed" for name in listed.keys() & present.keys() if listed[name] not in digests(present[name])},
     }
     found = {f"secure/{name}": changes[name] for name in sorted(changes)}
-    return {"version": first.split()[-1], "sha256": hashlib.sha256(text).hexdigest()}, found
+    return {"version": (first.split() or ["unknown"])[-1], "sha256": hashlib.sha256(text).hexdigest()}, found
 
 
 def code(folder: Path) -> Iterator[Path]:
     """Return the files of `secure`: all but its list and what Python has compiled."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != RELEASE and path.parent.name != "__pycache__":
+        compiled = path.parent.name == "__pycache__" and ".pyc" in path.suffixes
+        # A link to a folder, which `rglob` does not enter, may be a package that Python prefers to a module.
+        if (path.is_symlink() or not path.is_dir()) and path != folder / RELEASE and not compiled:
             yield path
 
 
-def digests(path: Path) -> tuple[str, str]:
-    """Return the SHA-256 of a file as it is, and as git has it where git writes lines with CR LF."""
-    content = path.read_bytes()
+def digests(path: Path) -> tuple[str, ...]:
+    """Return the SHA-256 of a file as it is, and as git has it where git writes lines with CR LF; () for no file."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return ()
     return hashlib.sha256(content).hexdigest(), hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 

@@ -77,6 +77,11 @@ def test_defaults(environment: str) -> None:
         ("WTF_CSRF_SSL_STRICT", {"config": {"WTF_CSRF_SSL_STRICT": False}}),
         ("X-Frame-Options", {"headers": {"X-Frame-Options": None}}),
         ("Referrer-Policy", {"headers": {"referrer-policy": "unsafe-url"}}),
+        ("Strict-Transport-Security", {"headers": {"Strict-Transport-Security": None}}),
+        ("Strict-Transport-Security", {"headers": {"strict-transport-security": "max-age=0"}}),
+        ("Cross-Origin-Opener-Policy", {"headers": {"Cross-Origin-Opener-Policy": "unsafe-none"}}),
+        ("Content-Security-Policy", {"headers": {"Content-Security-Policy": None}}),
+        ("Content-Security-Policy", {"headers": {"Content-Security-Policy": "default-src *"}}),
         ("CSP script-src", {"csp": {"script-src": [CDN]}}),
         ("CSP default-src", {"csp": {"default-src": [CDN]}}),
         ("CSP frame-ancestors", {"csp": {"frame-ancestors": [CDN]}}),
@@ -94,10 +99,17 @@ def test_looser(name: str, changes: dict[str, object]) -> None:
         {"MAX_CONTENT_LENGTH": "1000", "HSTS": "max-age=63072000; includeSubDomains; preload"},
         {"config": {"SESSION_COOKIE_SAMESITE": "Strict"}, "csp": {"img-src": ["'self'"]}},
         {"APP_ENV": "development", "TRUSTED_HOSTS": ""},
+        {"headers": {"x-frame-options": "DENY", "Strict-Transport-Security": "max-age=63072000"}},
     ],
 )
 def test_stricter(changes: dict[str, object]) -> None:
     assert found(**changes) == {}
+
+
+def test_text_of_a_header() -> None:
+    assert found(headers={"referrer-policy": "unsafe-url"}) == {
+        "Referrer-Policy": "'unsafe-url' (default 'same-origin')"
+    }
 
 
 def test_text_of_a_setting() -> None:

@@ -158,7 +158,7 @@ def _init_headers(
         "Strict-Transport-Security": app.config.get("HSTS", "max-age=31536000") if production else "",
     }
     by_name = {name.lower(): (name, value) for name, value in (*chosen.items(), *headers.items())}
-    app.extensions[_EXTENSION] = {key: item for key, item in by_name.items() if item[1]}, directives
+    app.extensions[_EXTENSION] = {key: item for key, item in by_name.items() if item[1]}, directives, chosen
     plain = app.response_class
     custom = type("Response", (SecureResponse, plain), {"plain": plain})
     app.response_class = SecureResponse if plain is Response else custom
@@ -168,6 +168,12 @@ def policy_of(app: Flask) -> Mapping[str, list[str]]:
     """Return the directives of the app's Content-Security-Policy."""
     directives: Mapping[str, list[str]] = app.extensions[_EXTENSION][1]
     return directives
+
+
+def chosen_headers(app: Flask) -> Mapping[str, str]:
+    """Return the headers that the settings and the policy give, before `headers` of `init_app` changes them."""
+    chosen: Mapping[str, str] = app.extensions[_EXTENSION][2]
+    return chosen
 
 
 def default_headers() -> dict[str, tuple[str, str]]:

@@ -182,7 +182,7 @@ def versions() -> dict[str, str]:
 def looser(app: Flask, settings: "Settings") -> Findings:
     """Return what is looser than the defaults of this environment, and the warnings of the start."""
     from ..settings import Settings, declared_settings  # noqa: PLC0415
-    from ..web import CSP, HEADERS, csrf, default_headers, policy_of  # noqa: PLC0415
+    from ..web import CSP, chosen_headers, csrf, default_headers, policy_of  # noqa: PLC0415
 
     defaults: dict[str, Any] = {
         each.name: each.default for each in declared_settings(Settings) if each.name != "environment"
@@ -195,10 +195,12 @@ def looser(app: Flask, settings: "Settings") -> Findings:
         for name, is_looser in _LOOSER.items()
         if is_looser(actual[name], expected[name])
     }
-    current = dict(default_headers().values())
-    for name, value in HEADERS.items():
-        if current.get(name) != value:
-            found[name] = f"{current.get(name, 'removed')!r} (default {value!r})"
+    current = {key: value for key, (_, value) in default_headers().items()}
+    for name, value in chosen_headers(app).items():
+        actual_value = current.get(name.lower(), "removed")
+        longer = name == "Strict-Transport-Security" and _max_age(actual_value) >= _max_age(value)
+        if value and actual_value != value and not longer:
+            found[name] = f"{actual_value!r} (default {value!r})"
     for name, sources in policy_of(app).items():
         usual = {*CSP.get(name, CSP["default-src"]), *(app.config["FORM_ACTION"] if name == "form-action" else ())}
         if more := [source for source in sources if source not in usual]:

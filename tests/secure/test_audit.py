@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import release
 from apps import KEY, load, with_views
 from click.testing import Result
 from flask import Blueprint, Flask
+from flask.sessions import SecureCookieSessionInterface
 from secure import csrf, init_app
 from secure.keys.key import generate_key
 from secure.status import FOLDER, RELEASE, audit, looser, released
@@ -73,6 +76,17 @@ def test_defaults(environment: str) -> None:
         ("SESSION_COOKIE_HTTPONLY", {"config": {"SESSION_COOKIE_HTTPONLY": False}}),
         ("SESSION_COOKIE_SAMESITE", {"config": {"SESSION_COOKIE_SAMESITE": "None"}}),
         ("SESSION_COOKIE_DOMAIN", {"config": {"SESSION_COOKIE_DOMAIN": "example.org"}}),
+        ("SESSION_COOKIE_NAME", {"config": {"SESSION_COOKIE_NAME": "session"}}),
+        ("REMEMBER_COOKIE_SAMESITE", {"config": {"REMEMBER_COOKIE_SAMESITE": None}}),
+        ("REMEMBER_COOKIE_DOMAIN", {"config": {"REMEMBER_COOKIE_DOMAIN": "example.org"}}),
+        ("PERMANENT_SESSION_LIFETIME", {"config": {"PERMANENT_SESSION_LIFETIME": timedelta(days=31)}}),
+        ("SESSION_ABSOLUTE_TIMEOUT", {"config": {"SESSION_ABSOLUTE_TIMEOUT": timedelta(days=31)}}),
+        ("MAX_CONTENT_LENGTH", {"config": {"MAX_CONTENT_LENGTH": "1000"}}),
+        ("MAX_FORM_MEMORY_SIZE", {"config": {"MAX_FORM_MEMORY_SIZE": None}}),
+        ("HSTS", {"config": {"HSTS": None}}),
+        ("HSTS", {"HSTS": "x-max-age=31536000"}),
+        ("WTF_CSRF_METHODS", {"config": {"WTF_CSRF_METHODS": {"POST"}}}),
+        ("WTF_CSRF_METHODS", {"config": {"WTF_CSRF_METHODS": None}}),
         ("WTF_CSRF_ENABLED", {"config": {"WTF_CSRF_ENABLED": False}}),
         ("WTF_CSRF_SSL_STRICT", {"config": {"WTF_CSRF_SSL_STRICT": False}}),
         ("X-Frame-Options", {"headers": {"X-Frame-Options": None}}),
@@ -82,6 +96,7 @@ def test_defaults(environment: str) -> None:
         ("Cross-Origin-Opener-Policy", {"headers": {"Cross-Origin-Opener-Policy": "unsafe-none"}}),
         ("Content-Security-Policy", {"headers": {"Content-Security-Policy": None}}),
         ("Content-Security-Policy", {"headers": {"Content-Security-Policy": "default-src *"}}),
+        ("Access-Control-Allow-Origin", {"headers": {"Access-Control-Allow-Origin": "*"}}),
         ("CSP script-src", {"csp": {"script-src": [CDN]}}),
         ("CSP default-src", {"csp": {"default-src": [CDN]}}),
         ("CSP frame-ancestors", {"csp": {"frame-ancestors": [CDN]}}),
@@ -97,6 +112,8 @@ def test_looser(name: str, changes: dict[str, object]) -> None:
     [
         {"SECRET_KEY_INTERVAL": "1s", "SESSION_IDLE_TIMEOUT": "1h", "SESSION_ABSOLUTE_TIMEOUT": "1d"},
         {"MAX_CONTENT_LENGTH": "1000", "HSTS": "max-age=63072000; includeSubDomains; preload"},
+        {"HSTS": 'Max-Age="31536000"', "config": {"FORM_ACTION": None, "SESSION_COOKIE_SAMESITE": "lax"}},
+        {"config": {"PERMANENT_SESSION_LIFETIME": timedelta(days=7)}},
         {"config": {"SESSION_COOKIE_SAMESITE": "Strict"}, "csp": {"img-src": ["'self'"]}},
         {"APP_ENV": "development", "TRUSTED_HOSTS": ""},
         {"headers": {"x-frame-options": "DENY", "Strict-Transport-Security": "max-age=63072000"}},
@@ -134,6 +151,30 @@ def test_blueprint_without_a_csrf_check() -> None:
 
     with app.app_context():
         assert looser(app, settings) == {"csrf.exempt api": "no CSRF check"}
+
+
+def test_views_without_a_name() -> None:
+    app = Flask("site", root_path=str(Path.cwd()))
+    init_app(app, load(**HOSTS))
+    app.add_url_rule("/one", "one", partial(str, 1))
+
+    assert app.test_cli_runner().invoke(audit).exit_code == 0
+
+
+def test_other_sessions() -> None:
+    app = Flask("site", root_path=str(Path.cwd()))
+    settings = load(**HOSTS)
+    init_app(app, settings)
+    app.session_interface = SecureCookieSessionInterface()
+
+    with app.app_context():
+        assert looser(app, settings) == {"session_interface": "replaced by SecureCookieSessionInterface"}
+
+
+def test_app_without_this_code() -> None:
+    result = Flask("site", root_path=str(Path.cwd())).test_cli_runner().invoke(audit)
+
+    assert (result.exit_code, result.stderr) == (1, "Error: audit: this app does not call secure.init_app\n")
 
 
 def test_old_key() -> None:

@@ -14,7 +14,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import ne
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,19 +49,32 @@ Findings = dict[str, str]
 _CSRF = ("WTF_CSRF_ENABLED", "WTF_CSRF_CHECK_DEFAULT", "WTF_CSRF_SSL_STRICT")
 _LIMITS = f"{RETENTION_SETTING} SECRET_KEY_INTERVAL SESSION_IDLE_TIMEOUT SESSION_ABSOLUTE_TIMEOUT MAX_CONTENT_LENGTH"
 _ON = "SESSION_COOKIE_SECURE SESSION_COOKIE_HTTPONLY REMEMBER_COOKIE_SECURE REMEMBER_COOKIE_HTTPONLY"
-_OFF = "TESTING SESSION_READ_SHA1 FORM_ACTION SESSION_COOKIE_DOMAIN"
+_OFF = "TESTING SESSION_READ_SHA1 FORM_ACTION SESSION_COOKIE_DOMAIN REMEMBER_COOKIE_DOMAIN"
+_DERIVED = ("PERMANENT_SESSION_LIFETIME", "MAX_FORM_MEMORY_SIZE")
+"""Flask's settings that count; `flask_config` takes them from a setting of this app."""
 
 
-def _max_age(hsts: str) -> int:
-    found = re.search(r"max-age=(\d+)", hsts)
+def _max_age(hsts: object) -> int:
+    found = re.search(r"(?:^|;)\s*max-age\s*=\s*\"?(\d+)", str(hsts), re.IGNORECASE)  # RFC 6797, section 6.1
     return int(found[1]) if found else 0
 
 
+def _is_more(value: object, default: float) -> bool:
+    """Whether a limit is higher, or none that can be compared."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    return not isinstance(number, int | float) or number > default
+
+
 _LOOSER: Mapping[str, Callable[[Any, Any], bool]] = {
-    **dict.fromkeys([*_LIMITS.split(), "MAX_FORM_PARTS"], lambda value, default: value is None or value > default),
+    **dict.fromkeys([*_LIMITS.split(), *_DERIVED, "MAX_FORM_PARTS"], _is_more),
     **dict.fromkeys([*_ON.split(), *_CSRF], lambda value, default: default and not value),
     **dict.fromkeys(_OFF.split(), lambda value, default: value and not default),
-    "SESSION_COOKIE_SAMESITE": lambda value, _: value not in ("Lax", "Strict"),
+    **dict.fromkeys(
+        ["SESSION_COOKIE_SAMESITE", "REMEMBER_COOKIE_SAMESITE"],
+        lambda value, _: str(value).lower() not in ("lax", "strict"),
+    ),
+    "SESSION_COOKIE_NAME": lambda value, prefix: not str(value).startswith(prefix),
+    "WTF_CSRF_METHODS": lambda value, default: not default <= {*(value or ())},
     "CROSS_ORIGIN_OPENER_POLICY": ne,
     "HSTS": lambda value, default: _max_age(value) < _max_age(default),
 }
@@ -105,6 +118,8 @@ def audit(as_json: bool, max_age: int, accept: tuple[str, ...]) -> None:
     from ..keys.watcher import get_watcher  # noqa: PLC0415
 
     app, now = current_app, int(time.time())
+    if "secure" not in app.extensions:
+        raise click.ClickException(message("audit", "this app does not call secure.init_app"))
     keyring, settings = get_watcher(app).keyring, app.extensions["secure"]
     release, found = released(FOLDER)
     if age := report.too_old(keyring, now, max_age):
@@ -181,6 +196,7 @@ def versions() -> dict[str, str]:
 
 def looser(app: Flask, settings: "Settings") -> Findings:
     """Return what is looser than the defaults of this environment, and the warnings of the start."""
+    from ..sessions.interface import Sessions  # noqa: PLC0415
     from ..settings import Settings, declared_settings  # noqa: PLC0415
     from ..web import CSP, chosen_headers, csrf, default_headers, policy_of  # noqa: PLC0415
 
@@ -188,24 +204,38 @@ def looser(app: Flask, settings: "Settings") -> Findings:
         each.name: each.default for each in declared_settings(Settings) if each.name != "environment"
     }
     expected = {**dict.fromkeys(_CSRF, True), **replace(settings, **defaults).flask_config()}
-    expected |= {RETENTION_SETTING: RETENTION, "SESSION_COOKIE_DOMAIN": None}
+    expected |= {name: value for name, value in settings.flask_config().items() if name in _DERIVED}
+    expected |= {
+        "SESSION_COOKIE_DOMAIN": None,
+        "SESSION_COOKIE_NAME": ("__Secure-" if settings.trusted_prefix else "__Host-") if settings.production else "",
+        "REMEMBER_COOKIE_DOMAIN": None,
+        "WTF_CSRF_METHODS": {"DELETE", "PATCH", "POST", "PUT"},
+        RETENTION_SETTING: RETENTION,
+    }
     actual = {**app.config, RETENTION_SETTING: settings.keyring.retention}
     found = {
-        name: f"{actual[name]!r} (default {expected[name]!r})"
+        name: f"{actual.get(name)!r} (default {expected[name]!r})"
         for name, is_looser in _LOOSER.items()
-        if is_looser(actual[name], expected[name])
+        if is_looser(actual.get(name), expected[name])
     }
+    if not isinstance(app.session_interface, Sessions):
+        found["session_interface"] = f"replaced by {type(app.session_interface).__qualname__}"
     current = {key: value for key, (_, value) in default_headers().items()}
     for name, value in chosen_headers(app).items():
         actual_value = current.get(name.lower(), "removed")
         longer = name == "Strict-Transport-Security" and _max_age(actual_value) >= _max_age(value)
         if value and actual_value != value and not longer:
             found[name] = f"{actual_value!r} (default {value!r})"
+    found |= {name: value for name, value in default_headers().values() if name.lower().startswith("access-control-")}
     for name, sources in policy_of(app).items():
-        usual = {*CSP.get(name, CSP["default-src"]), *(app.config["FORM_ACTION"] if name == "form-action" else ())}
+        usual = {
+            *CSP.get(name, CSP["default-src"]),
+            *(app.config.get("FORM_ACTION") or () if name == "form-action" else ()),
+        }
         if more := [source for source in sources if source not in usual]:
             found[f"CSP {name}"] = " ".join(more)
-    views = {f"{view.__module__}.{view.__name__}" for view in app.view_functions.values()} & csrf._exempt_views
+    names = ((view.__module__, getattr(view, "__name__", "")) for view in app.view_functions.values())
+    views = {".".join(each) for each in names} & csrf._exempt_views
     exempt = [*sorted(views), *(name for name, each in app.blueprints.items() if each in csrf._exempt_blueprints)]
     found |= {f"csrf.exempt {name}": "no CSRF check" for name in exempt}
     return found | dict(warning.split(": ", 1) for warning in settings.warnings)

@@ -18,6 +18,7 @@ from flask.sessions import SecureCookieSessionInterface
 from secure import csrf, init_app
 from secure.keys.key import generate_key
 from secure.status import FOLDER, RELEASE, audit, looser, released
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 DAY = 86400
 HOSTS = {"TRUSTED_HOSTS": "app.example.org"}
@@ -169,6 +170,28 @@ def test_other_sessions() -> None:
 
     with app.app_context():
         assert looser(app, settings) == {"session_interface": "replaced by SecureCookieSessionInterface"}
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "WTF_CSRF_SECRET_KEY"])
+@pytest.mark.parametrize("value", ["dev", b"dev", ["dev", KEY], None])
+def test_key_from_elsewhere(name: str, value: object) -> None:
+    result = run("--json", config={name: value})
+
+    assert json.loads(result.stdout)["found"] == {f"app.config {name}": "not from the keyring"}
+
+
+@pytest.mark.parametrize(("options", "proxies"), [({"x_for": 1}, "0"), ({"x_for": 1}, "1"), ({"x_host": 1}, "2")])
+def test_another_proxy(options: dict[str, int], proxies: str) -> None:
+    app = Flask("site", root_path=str(Path.cwd()))
+    settings = load(**HOSTS, TRUSTED_PROXIES=proxies)
+    init_app(app, settings)
+    with app.app_context():
+        assert looser(app, settings) == {}
+
+    app.wsgi_app = ProxyFix(app.wsgi_app, **options)  # type: ignore[method-assign]
+
+    with app.app_context():
+        assert list(looser(app, settings)) == ["ProxyFix"]
 
 
 def test_app_without_this_code() -> None:

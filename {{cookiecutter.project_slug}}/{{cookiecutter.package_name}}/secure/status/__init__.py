@@ -125,7 +125,7 @@ def audit(as_json: bool, max_age: int, accept: tuple[str, ...]) -> None:
     if age := report.too_old(keyring, now, max_age):
         found["signing key"] = age
     found |= {f"key {key.fingerprint}": report.far_future(keyring, now)[0] for key in keyring.far_future(now)}
-    found |= looser(app, settings)
+    found |= other_keys(app, {key.text for key in keyring.keys}) | looser(app, settings)
     rest = {name: text for name, text in found.items() if name not in accept}
     if as_json:
         keys = json.loads(report.as_json(keyring, settings.keyring_source, now))
@@ -194,8 +194,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def other_keys(app: Flask, keys: set[str]) -> Findings:
+    """Return which setting has a key that is not in the keyring: code that ran after `init_app` has set it."""
+    found = {}
+    for name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "WTF_CSRF_SECRET_KEY"):
+        value = app.config.get(name) or ()
+        if not value or not {*([value] if isinstance(value, str | bytes) else value)} <= keys:
+            found[f"app.config {name}"] = "not from the keyring"
+    return found
+
+
 def looser(app: Flask, settings: "Settings") -> Findings:
     """Return what is looser than the defaults of this environment, and the warnings of the start."""
+    from werkzeug.middleware.proxy_fix import ProxyFix  # noqa: PLC0415
+
     from ..sessions.interface import Sessions  # noqa: PLC0415
     from ..settings import Settings, declared_settings  # noqa: PLC0415
     from ..web import CSP, chosen_headers, csrf, default_headers, policy_of  # noqa: PLC0415
@@ -218,6 +230,12 @@ def looser(app: Flask, settings: "Settings") -> Findings:
         for name, is_looser in _LOOSER.items()
         if is_looser(actual.get(name), expected[name])
     }
+    layer: Any = app.wsgi_app
+    proxies = host = 0
+    while isinstance(layer, ProxyFix):
+        layer, proxies, host = layer.app, proxies + layer.x_for, host + layer.x_host
+    if proxies > settings.trusted_proxies or host:
+        found["ProxyFix"] = f"x_for={proxies}, x_host={host} (TRUSTED_PROXIES={settings.trusted_proxies})"
     if not isinstance(app.session_interface, Sessions):
         found["session_interface"] = f"replaced by {type(app.session_interface).__qualname__}"
     current = {key: value for key, (_, value) in default_headers().items()}

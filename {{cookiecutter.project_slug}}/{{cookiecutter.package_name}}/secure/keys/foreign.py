@@ -71,7 +71,8 @@ pplx- pscale_ r8_\w{37}$ secret_\w{43}$ ntn_\d{11} \d{8,10}:[\w-]{35}$ \w{3}\dQ~
 A3-[A-Z0-9]{6}- p8e-\w{32}$ AKCp\w{69}$ cmVmdGtu CLOJARS_ duffel_ EZ[AT]K\w{54}$ FLW\w+_TEST- fio-u- ico-\w{32}$
 pat\.[\w-]{22}\. \w{6}_\w{29}_mmk$ pnu_\w{36}$ rdme_ tk-us- sntrys_ shippo_ sgp_[0-9a-f]{16} sha(?:256|384|512)[-:~]
 AQ(?:IC|EC)AH AQAAANCMnd8 CiQA[\w+/=-]{90} Ag[AB][\w+/]{250} gAAAAAB U2FsdGVkX1 H4sIA UEsDB xprv\w{100} AAAAB3NzaC1
-AAAAC3NzaC1 MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
+AAAAC3NzaC1 ssh-\w+AAAA IQoJb3JpZ2lu FwoGZXIvYXdz EJ\[1: SHA256:[\w+/]{43}$ MIIEpAIBAAK MIIBIjANBg MCowBQYDK2V MFkwEwYHK
+pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_ vercel_blob_rw_ tskey- MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
     "is a password hash": r"""
 \$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$ \{\w+\}[\w+/=]+$
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",

@@ -10,7 +10,8 @@
 
 The odds of a guesser against chance are a martingale, so at most one random text in 2**t lets it ever save t bits
 (Ville's inequality). This bounds false refusals whatever the predictors are: 27 bits are one in 134 million. Digits
-alone are refused too: one in three million random keys of 16 bytes in hexadecimal.
+alone are refused too: one in three million random keys of 16 bytes in hexadecimal. The marks refuse one in a million
+random keys that have all signs of ASCII.
 
 No rule can tell a key of 64 hexadecimal digits that was cut to 32..63 from a shorter key, or the hash of something
 public from a random number.
@@ -48,15 +49,15 @@ _TWO_UUIDS = re.compile(f"{_UUID4}[^0-9a-z]?{_UUID4}", re.IGNORECASE)
 
 _WRONG_TEXT = {
     "is a reference that was not resolved": r"""
-[a-z][a-z0-9+.-]*:// @[A-Z]\w{3,}\.\w{3,}\( ENC[\[(].*[\])]$ \{[\w.-]+\}[\w+/=-]+$ !\w+\x20
+[a-z][a-z0-9+.-]+://[\w$@:{/.-] @[A-Z]\w{3,}\.\w{3,}\( ENC[\[(].*[\])]$ \{[\w.-]+\}[\w+/=-]+$ !\w+\x20
 (?:arn|vault|bao|secrets?|kms|gsm|gcp|aws|awssm|ssm|azkv|enc|env|file|cipher|encrypted|aes|keyring|v\d):[\w+/=:.#-]+$
 """,
     "is text that was not expanded": r"""
 \$\w+$ [#$%]\{[\w\x20.:/?#()'"|@,+={}$-]+\}$ \$\(.*\s.*\)$ \$\([\w.]+\)$ `[\w\x20./-]+`$ \$\[[\w\x20.:'()/-]+\]$ %\w+%$
 %\(\w+\)s @@?\w+@@?$ __\w+__$ \{\{.*\}\}$ <%.*%>$ \{%.*%\}$ <[\w\x20.:/-]+>$ \[[\w\x20.:/-]+\]$""",
     "is a message or a document": r"""
-\{["'].*["'\]}\del]\}$ \[["{].*["}]\]$ <([a-zA-Z]+)[^>]*>.*</\1>$ <(?i:!doctype|\?xml) <\w+.*/>$
-b(['"])[\w+/=-]*\2$ b['"].*\\x[0-9a-f]{2}""",
+\{["'][\w\x20.@/-]+["']\s*:.*["'\]}\del]\}$ \[["{].*["}]\]$ <([a-zA-Z]+)[^>]*>.*</\1>$ <(?i:!doctype|\?xml)
+<[\w:.-]+(?:\s.*)?/>$ b(['"])[\w+/=-]*\2$ b['"].*\\x[0-9a-f]{2}""",
 }
 """Patterns, separated by white space, of what is there instead of a key by mistake."""
 
@@ -72,7 +73,8 @@ A3-[A-Z0-9]{6}- p8e-\w{32}$ AKCp\w{69}$ cmVmdGtu CLOJARS_ duffel_ EZ[AT]K\w{54}$
 pat\.[\w-]{22}\. \w{6}_\w{29}_mmk$ pnu_\w{36}$ rdme_ tk-us- sntrys_ shippo_ sgp_[0-9a-f]{16} sha(?:256|384|512)[-:~]
 AQ(?:IC|EC)AH AQAAANCMnd8 CiQA[\w+/=-]{90} Ag[AB][\w+/]{250} gAAAAAB U2FsdGVkX1 H4sIA UEsDB xprv\w{100} AAAAB3NzaC1
 AAAAC3NzaC1 ssh-\w+AAAA IQoJb3JpZ2lu FwoGZXIvYXdz EJ\[1: SHA256:[\w+/]{43}$ MIIEpAIBAAK MIIBIjANBg MCowBQYDK2V MFkwEwYHK
-pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_ vercel_blob_rw_ tskey- MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
+pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_ vercel_blob_rw_ tskey-
+MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
     "is a password hash": r"""
 \$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$ \{\w+\}[\w+/=]+$
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",

@@ -6,6 +6,7 @@ ever holds it. It is never printed.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ def create_env(package: str) -> bool:
     path = os.path.abspath(".env")
     if os.path.islink(path) and not os.path.exists(path):
         fail(".env: a link to a missing file", "remove the link, then run: flask secret-key init")
+    if os.path.isdir(path):
+        fail(".env: a folder", "remove it, then run: flask secret-key init")
     try:
         with files.locked(path):
             return files.create(path, files.first_env(time.time()))
@@ -67,6 +70,12 @@ def keep_env_out_of_git() -> None:
         fail(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
 
 
+def has_key() -> bool:
+    """Return whether `.env` names a key or a key file."""
+    with open(".env", encoding="utf-8", errors="replace") as file:
+        return bool(re.search(r"^\s*(export\s+)?SECRET_KEY(_FILE)?\s*=\s*[^\s#]", file.read(), re.MULTILINE))
+
+
 def first_line(text: str) -> str:
     """Return the first line of an error message, which may be empty."""
     return text.partition("\n")[0]
@@ -85,6 +94,8 @@ def next_steps(slug: str, created: bool) -> str:
         steps = [f"{python} -m venv .venv", activate, "pip install -e .", "flask run --debug"]
     lines = "".join(f"    {step}\n" for step in [f"cd {shlex.quote(folder)}", *steps])
     key = "a new key in .env, which git ignores" if created else "its .env unchanged"
+    if not created and not has_key():
+        key += ", which has no key. Create one: flask secret-key init"
     return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/. README.md has the next steps."
 
 

@@ -160,7 +160,7 @@ def test_locked(tmp_path: Path, bake: Callable[..., Bake]) -> None:
 def test_audit(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     """What the page runs in a fleet's CI passes in a new project, and fails after a change in `secure`."""
     page = (TEMPLATE / "docs" / "updating.md").read_text("utf-8")
-    [block] = re.findall(r"^```sh\n(APP_ENV.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [block] = re.findall(r"^\$ (APP_ENV=.*)$", page, re.MULTILINE)
     project = clone(bake(), tmp_path / "clone")
     assert shell(project, block).stdout.endswith("Nothing found.\n")
 

@@ -140,6 +140,23 @@ def test_a_link_to_an_env_file_elsewhere_is_kept_and_so_is_that_file(tmp_path: P
     assert mode(elsewhere) == 0o644
 
 
+def test_a_second_bake_says_that_there_is_no_key(bake: Callable[..., Bake]) -> None:
+    env = bake().path / ".env"
+    env.write_text("A=1\nSECRET_KEY=\n")
+    again = bake("-f").result
+    assert "with its .env unchanged, which has no key. Create one: flask secret-key init." in again.stdout
+    assert env.read_text() == "A=1\nSECRET_KEY=\n"
+
+
+def test_a_folder_in_the_place_of_the_env_file_is_refused(bake: Callable[..., Bake]) -> None:
+    env = bake().path / ".env"
+    env.unlink()
+    env.mkdir()
+    result = bake("-f", check=False).result
+    assert result.returncode == 1
+    assert result.stderr == "ERROR: .env: a folder\nhint: remove it, then run: flask secret-key init\n"
+
+
 def test_a_link_to_nowhere_is_refused_and_nothing_is_made_through_it(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     env = bake().path / ".env"
     env.unlink()

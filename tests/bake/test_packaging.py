@@ -10,6 +10,7 @@ import pytest
 from baking import UV, Bake
 
 DECOYS = (".env.production", "secrets/keyring", "keys.txt", "tests/fixture.key", "deploy/keyring")
+INSIDE = (".env", "static/.env.local", "keyring.fsk-tmp", "secrets/keyring", "instance/app.db", "a.pem", "tls/a.key")
 Contents = dict[str, bytes]
 
 
@@ -18,7 +19,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., B
     """A project with secrets lying about, built."""
     bake = bake_into(tmp_path_factory.mktemp("published"))
     package = bake.package.name
-    for name in (*DECOYS, f"{package}/.env", f"{package}/static/.env.local", f"{package}/keyring.fsk-tmp"):
+    for name in (*DECOYS, *(f"{package}/{name}" for name in INSIDE)):
         (bake.path / name).parent.mkdir(exist_ok=True)
         (bake.path / name).write_text(f"decoy {secrets.token_hex(32)}")
     bake.run(UV, "build", "--quiet")

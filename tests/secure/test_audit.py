@@ -117,6 +117,7 @@ def test_looser(name: str, changes: dict[str, object]) -> None:
         {"config": {"PERMANENT_SESSION_LIFETIME": timedelta(days=7)}},
         {"config": {"SESSION_COOKIE_SAMESITE": "Strict"}, "csp": {"img-src": ["'self'"]}},
         {"APP_ENV": "development", "TRUSTED_HOSTS": ""},
+        {"csp": {"require-trusted-types-for": ["'script'"], "report-uri": ["/csp"], "upgrade-insecure-requests": []}},
         {"headers": {"x-frame-options": "DENY", "Strict-Transport-Security": "max-age=63072000"}},
     ],
 )

@@ -54,6 +54,10 @@ _DERIVED = ("PERMANENT_SESSION_LIFETIME", "MAX_FORM_MEMORY_SIZE")
 """Flask's settings that count; `flask_config` takes them from a setting of this app."""
 
 
+_ONLY_STRICTER = {"report-to", "report-uri", "require-trusted-types-for", "upgrade-insecure-requests"}
+"""Directives of a Content-Security-Policy that allow nothing."""
+
+
 def _max_age(hsts: object) -> int:
     found = re.search(r"(?:^|;)\s*max-age\s*=\s*\"?(\d+)", str(hsts), re.IGNORECASE)  # RFC 6797, section 6.1
     return int(found[1]) if found else 0
@@ -250,7 +254,8 @@ def looser(app: Flask, settings: "Settings") -> Findings:
             *CSP.get(name, CSP["default-src"]),
             *(app.config.get("FORM_ACTION") or () if name == "form-action" else ()),
         }
-        if more := [source for source in sources if source not in usual]:
+        more = [source for source in sources if source not in usual]
+        if more and name not in _ONLY_STRICTER:
             found[f"CSP {name}"] = " ".join(more)
     names = ((view.__module__, getattr(view, "__name__", "")) for view in app.view_functions.values())
     views = {".".join(each) for each in names} & csrf._exempt_views

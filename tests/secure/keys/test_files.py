@@ -29,7 +29,7 @@ from secure.keys.key import generate_key, validate_key
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="modes, owners and locks are POSIX's"),
-    # Python 3.12 and later warn when a process with threads forks; a child here takes no lock of another thread.
+    # Python 3.12 and later warn when a process with threads forks; a child here needs no lock of another thread.
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]
 

@@ -35,7 +35,6 @@ pytest_add_cli_args_test_selection=
 pytest_add_cli_args=
     -p no:cacheprovider
     --ignore=tests/keys/test_leaked_keys.py
-    --deselect=tests/test_settings.py::test_types
 also_copy=
     tests
     conftest.py

@@ -41,7 +41,7 @@ class Program:
         self.site = path if checkout else path.with_name(f"{path.name}-site")
         path.mkdir(parents=True, exist_ok=True)
         shutil.copytree(
-            SOURCE, self.site / package / "secure", ignore=shutil.ignore_patterns("__pycache__", "static", "templates")
+            SOURCE, self.site / package / "secure", ignore=shutil.ignore_patterns("*.pyc.*", "static", "templates")
         )
         (self.site / package / "__init__.py").touch()
         (self.site / package / "app.py").write_text(APP)

@@ -2,7 +2,6 @@
 
 import enum
 import os
-import subprocess
 import sys
 import traceback
 from dataclasses import FrozenInstanceError
@@ -528,55 +527,6 @@ def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.size, settings.names, settings.mode, settings.limit) == (3, ("a", "b"), "b", 4)
     assert type(settings.level).__name__ == "Level"
     assert problems(module.Settings, MODE="c") == ["MODE: must be one of a, b" + HINT.format("MODE")]
-
-
-TYPED = """
-import secure
-
-class Settings(secure.Settings):
-    database_url: str = secure.setting(secret=True)
-    page_size: int = secure.setting(20)
-    limit: int | None = secure.setting(None)
-    level: float = secure.setting(parse=float)
-    dsn: str = secure.setting("", required_in_production=True)
-
-settings = Settings.load()
-reveal_type(settings)
-reveal_type(settings.database_url)
-reveal_type(settings.page_size)
-reveal_type(settings.limit)
-reveal_type(settings.environment)
-settings.page_size = 3
-settings.nothing
-
-class Wrong(secure.Settings):
-    page_size: int = secure.setting("20")
-    level: int = secure.setting(1, parse=str)
-"""
-
-
-def test_types(tmp_path: Path) -> None:
-    """A type checker knows each setting, and finds a wrong default."""
-    pytest.importorskip("mypy")
-    (tmp_path / "config.py").write_text(TYPED)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "config.py"],
-        env={**os.environ, "MYPYPATH": str(Path(secure.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("config.py")]
-    number = TYPED.splitlines().index("reveal_type(settings)") + 1
-
-    assert [line.split('"')[1] for line in lines if "Revealed type" in line] == [
-        "config.Settings",
-        "str",
-        "int",
-        "int | None",
-        "Literal['production'] | Literal['development'] | Literal['testing']",
-    ]
-    assert [int(line.split(":")[1]) - number for line in lines if ": error:" in line] == [5, 6, 9, 10], lines
 
 
 # What a gunicorn master hands to its workers

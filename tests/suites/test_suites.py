@@ -1,7 +1,7 @@
 """The suites of other projects pass with the keyring and our sessions on every app that they create.
 
 Each suite comes from the project's source archive at the version that `expected.toml` pins, and runs with
-`secure_plugin`. What fails runs again with stock Flask. What passes there is listed in `expected.toml`, with the reason.
+`secure_plugin`. What fails runs again with stock Flask; what passes there is listed in `expected.toml`, with a reason.
 SUITES=all also runs the remaining modules, which take minutes.
 
 Flask-Principal is not here: no source archive of it contains tests. Flask-Security is built on it.

@@ -18,7 +18,7 @@ from secure.keys.files import leaked_hashes
 from secure.keys.foreign import MAX_SAVING, refusal, saved_bits
 from secure.keys.key import InvalidKeyError, validate_key
 
-KEYS = int(os.environ.get("FOREIGN_KEYS", "150"))
+KEYS = int(os.environ.get("FOREIGN_KEYS", "70"))
 """How many keys of each generator are tried: FOREIGN_KEYS=100000 is the full run, about half an hour."""
 
 RANDOM = random.SystemRandom()

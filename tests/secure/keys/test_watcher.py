@@ -477,22 +477,20 @@ JUNK = {
 def test_junk(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, source: Callable[[str], Source], junk: str
 ) -> None:
-    """However large it is, the log line is short, and memory and time are bounded."""
+    """However large it is, the log line is short, and memory is bounded."""
     write(path, lines(OLD) if source is FileSource else f"SECRET_KEY={OLD.text}\n")
     watcher = watch(source(str(path)), clock)
     write(path, junk if source is FileSource else f"SECRET_KEY={junk[:-1].replace(chr(10), ',')}")
     tracemalloc.start()
-    start = time.process_time()
     try:
         assert watcher.current().verifying == (OLD,)
-        used, memory = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+        memory = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
     (error,) = errors(caplog)
     assert len(error) < 3000
     assert memory < 150e6
-    assert used < 20, "under tracemalloc"
 
 
 def test_unchanged_junk(
@@ -770,7 +768,7 @@ def test_half_a_change(app: Flask, path: Path, clock: Clock, states: list[tuple[
 
     turn_to(*states[0])
     with threads(request) as failures:
-        for turn in range(200):
+        for turn in range(60):
             turn_to(*states[turn % 2])
 
     assert failures == []

@@ -86,7 +86,8 @@ def test_placeholders(template: Path) -> None:
     for path in filter(Path.is_file, project.rglob("*")):
         name = str(path.relative_to(project))
         text = path.read_bytes().decode("utf-8", "replace")
-        if any(fnmatch(name, pattern) for pattern in SETTINGS["_copy_without_render"]):
+        places = (name, *map(str, Path(name).parents))
+        if any(fnmatch(place, pattern) for place in places for pattern in SETTINGS["_copy_without_render"]):
             assert not any(delimiter in text for delimiter in own), name
         else:
             assert not re.search(r"{[{%#](?!cookiecutter\.)", text.replace("${{", "")), name

@@ -17,6 +17,10 @@ def test_white_space() -> None:
     assert parse_duration(" 90s\n") == 90
 
 
+def test_longest() -> None:
+    assert parse_duration(f"{CENTURY}s") == CENTURY
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "s", "90", "90 s", "1.5h", "-1h", "+1h", "1H", "1w", "1h30m", "0s", "٣s", "1h\0", f"{CENTURY + 1}s"],

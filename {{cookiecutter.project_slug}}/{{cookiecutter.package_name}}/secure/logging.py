@@ -141,7 +141,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _moment(at: float) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03}+00:00"
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03}+00:00"
+
+
+@lru_cache(maxsize=1)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _configure(production: bool) -> None:

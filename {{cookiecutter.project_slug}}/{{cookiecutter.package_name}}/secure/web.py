@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -108,7 +109,7 @@ def init_app(
 
 def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
     """Refuse requests for other hosts, and warn of what the operator has to set."""
-    hosts, proxies = settings.trusted_hosts, settings.trusted_proxies
+    hosts, proxies, production = settings.trusted_hosts, settings.trusted_proxies, settings.production
 
     @lru_cache(maxsize=64)
     def is_served(host: str) -> bool:
@@ -138,8 +139,7 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
 
     @app.after_request
     def finish(response: Response) -> Response:
-        plain = settings.production and request.environ["wsgi.url_scheme"] == "http"
-        if plain and ("csrf_token" in g or session.modified):
+        if production and request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
             reason = "browsers do not return the session cookie, so every form and sign-in fails"
             hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
             warn_once_a_minute("page with a form over plain HTTP", reason, hint)
@@ -158,27 +158,35 @@ def _init_headers(
         "Strict-Transport-Security": app.config.get("HSTS", "max-age=31536000") if production else "",
     }
     by_name = {name.lower(): (name, value) for name, value in (*chosen.items(), *headers.items())}
-    app.extensions[_EXTENSION] = {key: item for key, item in by_name.items() if item[1]}, directives, chosen
+    given = {key: (name, value) for key, (name, value) in by_name.items() if value}
+    app.extensions[_EXTENSION] = DefaultHeaders(given, chosen, directives)
     plain = app.response_class
     custom = type("Response", (SecureResponse, plain), {"plain": plain})
     app.response_class = SecureResponse if plain is Response else custom
 
 
-def policy_of(app: Flask) -> Mapping[str, list[str]]:
-    """Return the directives of the app's Content-Security-Policy."""
-    directives: Mapping[str, list[str]] = app.extensions[_EXTENSION][1]
-    return directives
+@dataclass(frozen=True, eq=False)
+class DefaultHeaders:
+    """The headers of all responses of an app."""
 
+    by_name: Mapping[str, tuple[str, str]]
+    """Name and value, by the name in lower case."""
+    chosen: Mapping[str, str]
+    """What the settings and the policy give, before `headers` of `init_app` changes it."""
+    directives: Mapping[str, list[str]]
+    """Of the Content-Security-Policy."""
 
-def chosen_headers(app: Flask) -> Mapping[str, str]:
-    """Return the headers that the settings and the policy give, before `headers` of `init_app` changes them."""
-    chosen: Mapping[str, str] = app.extensions[_EXTENSION][2]
-    return chosen
+    @classmethod
+    def of(cls, app: Flask) -> "DefaultHeaders":
+        """Return those that `init_app` gave to `app`."""
+        found: DefaultHeaders = app.extensions[_EXTENSION]
+        return found
 
-
-def default_headers() -> dict[str, tuple[str, str]]:
-    """Return the current app's default headers, name and value by the name in lower case; {} outside an app."""
-    return current_app.extensions[_EXTENSION][0] if current_app else {}
+    @lru_cache(maxsize=256)  # noqa: B019 - an app has one, and most of its responses have the same names
+    def missing(self, names: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Return what a response with these headers lacks; what a response varies on adds up."""
+        given = {*map(str.lower, names)}
+        return [item for key, item in self.by_name.items() if key not in given or key == "vary"]
 
 
 def csp_nonce() -> str:
@@ -188,7 +196,7 @@ def csp_nonce() -> str:
     """
 
     def allow_nonce(response: Response) -> Response:
-        directives = current_app.extensions[_EXTENSION][1]
+        directives = DefaultHeaders.of(current_app).directives
         if response.headers.get(POLICY) == _policy(directives):  # else the view has its own
             allowed = [f"'nonce-{g.csp_nonce}'"]
             response.headers[POLICY] = _policy(_extended(directives, {"script-src": allowed, "style-src": allowed}))
@@ -253,9 +261,7 @@ def _complete(response: Response) -> Response:
 
 
 def _missing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    given = {name.lower() for name, _ in headers}
-    # What a response varies on adds up.
-    return [item for key, item in default_headers().items() if key not in given or key == "vary"]
+    return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if current_app else []
 
 
 def _extended(directives: Mapping[str, Iterable[str]], more: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

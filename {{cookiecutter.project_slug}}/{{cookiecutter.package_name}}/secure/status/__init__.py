@@ -89,12 +89,12 @@ _LOOSER: Mapping[str, Callable[[Any, Any], bool]] = {
 def status() -> str:
     """Show each key's fingerprint and states, never a key."""
     from ..keys.watcher import get_watcher  # noqa: PLC0415
-    from ..web import default_headers  # noqa: PLC0415
+    from ..web import DefaultHeaders  # noqa: PLC0415
 
     return render_template(
         "secure/status.html",
         watcher=get_watcher(current_app),
-        headers=dict(default_headers().values()),
+        headers=dict(DefaultHeaders.of(current_app).by_name.values()),
         utc=lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC",
         date=lambda at: f"{datetime.fromtimestamp(at, UTC):%B} {datetime.fromtimestamp(at, UTC).day}",
         duration=format_duration,
@@ -214,7 +214,7 @@ def looser(app: Flask, settings: "Settings") -> Findings:
 
     from ..sessions.interface import Sessions  # noqa: PLC0415
     from ..settings import Settings, declared_settings  # noqa: PLC0415
-    from ..web import CSP, chosen_headers, csrf, default_headers, policy_of  # noqa: PLC0415
+    from ..web import CSP, DefaultHeaders, csrf  # noqa: PLC0415
 
     defaults: dict[str, Any] = {
         each.name: each.default for each in declared_settings(Settings) if each.name != "environment"
@@ -242,14 +242,14 @@ def looser(app: Flask, settings: "Settings") -> Findings:
         found["ProxyFix"] = f"x_for={proxies}, x_host={host} (TRUSTED_PROXIES={settings.trusted_proxies})"
     if not isinstance(app.session_interface, Sessions):
         found["session_interface"] = f"replaced by {type(app.session_interface).__qualname__}"
-    current = {key: value for key, (_, value) in default_headers().items()}
-    for name, value in chosen_headers(app).items():
-        actual_value = current.get(name.lower(), "removed")
+    headers = DefaultHeaders.of(app)
+    for name, value in headers.chosen.items():
+        actual_value = headers.by_name.get(name.lower(), (name, "removed"))[1]
         longer = name == "Strict-Transport-Security" and _max_age(actual_value) >= _max_age(value)
         if value and actual_value != value and not longer:
             found[name] = f"{actual_value!r} (default {value!r})"
-    found |= {name: value for name, value in default_headers().values() if name.lower().startswith("access-control-")}
-    for name, sources in policy_of(app).items():
+    found |= {name: value for key, (name, value) in headers.by_name.items() if key.startswith("access-control-")}
+    for name, sources in headers.directives.items():
         usual = {
             *CSP.get(name, CSP["default-src"]),
             *(app.config.get("FORM_ACTION") or () if name == "form-action" else ()),

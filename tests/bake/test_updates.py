@@ -68,7 +68,7 @@ class Team:
         """Go to another tag."""
         if self.tool == "copier":
             return self.run(*typed("copier update"), "--vcs-ref", tag)
-        return self.run(*typed("cruft update", "v0.2.0", tag), "--skip-apply-ask")
+        return self.run(*typed("cruft update", "v0.2.0", tag))
 
     def git(self, *arguments: str) -> str:
         """Return what git prints of the project."""

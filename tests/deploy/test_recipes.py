@@ -11,20 +11,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from baking import PROJECT, Bake, Result, run
+from baking import Bake, Result, run
 from programs import program
+from readme import block
 from running import Server
 from serving import LIMIT, free_port, wait_until
 
-PAGE = (PROJECT / "docs" / "deploy.md").read_text("utf-8")
 MODULES = [path for path in Path("/usr/lib").rglob("libsofthsm2.so") if path.is_file()]
-
-
-def block(after: str) -> str:
-    """The lines of the first block behind a comment of the page."""
-    found = re.search(rf"<!-- {re.escape(after)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, after
-    return found[1]
 
 
 def fingerprints(bake: Bake, **variables: str) -> list[str]:

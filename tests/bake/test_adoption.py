@@ -137,12 +137,31 @@ def test_first_key(shop: Shop) -> None:
     assert not re.search(r"\w/\w|\.(md|example|py)\b", text), text
 
 
+def test_existing_env(shop: Shop) -> None:
+    """The commands change no `.env` that is there. The reader adds two lines, and makes it private."""
+    env = shop.folder / ".env"
+    env.write_text("PORT=8000\n", "utf-8")
+    env.chmod(0o644)
+    shop.follow(until="uv pip install")
+    _, commands = next(shop.steps)
+    assert "set -C" in commands
+    assert shop.type(commands, check=False).returncode
+    assert env.read_text("utf-8") == "PORT=8000\n"
+    [private] = re.findall("`(chmod [^`]+)`", PAGE.read_text("utf-8"))
+    lines = f"SECRET_KEY='{secrets.token_urlsafe(32)}'\nSECRET_KEY_RETENTION=31d\n"
+    env.write_text(f"PORT=8000\n{lines}", "utf-8")
+    shop.type(private)
+    assert env.stat().st_mode & 0o777 == 0o600
+    assert shop.states() == ["signing"]
+
+
 def test_whole_of_secure(shop: Shop) -> None:
     """The whole of `secure` takes over a session of stock Flask."""
     with shop.serving() as server:
         before = server.get().cookies["session"]
     shop.follow(until="flask secret-key rotate")
     shop.follow(until="SESSION_READ_SHA1")
+    assert list(shop.steps) == [], "the whole page"
     with shop.serving() as server:
         answer = server.get(session=before)
         assert answer.body == "2\n"

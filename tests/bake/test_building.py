@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import secrets
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ from npm import installed
 from playwright.sync_api import Page, Request, Route, expect
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
+from recipes import PAGE as BUILDING
 from recipes import apply, recipes, with_needs
 from running import APPS
 from secure.keys.key import generate_key
@@ -40,6 +42,7 @@ from serving import LIMIT, serving, wait_until
 from tls import tls
 
 PAGE = recipes()
+TEXT = BUILDING.read_text("utf-8")
 CHECKS = next(block for block in blocks(OF_PROJECT) if any("pytest" in command for command in block))
 SIGN_INS = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "flask-security"]
 SMALL = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "rate-limits"]
@@ -162,6 +165,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., B
     # Many processes import many packages.
     bake = replace(bake, environment={**bake.environment, "PYTHONDONTWRITEBYTECODE": ""})
     packages = [package for recipe in PAGE.values() for package in recipe.packages]
+    packages += [package for line in re.findall("`uv add ([^`]+)`", TEXT) for package in shlex.split(line)]
     bake.run(UV, "add", "--quiet", "--no-sync", *packages)
     return bake.synced()
 
@@ -374,8 +378,10 @@ def result(project: Bake) -> tuple[str, str]:
 def test_checks(project: Bake, tmp_path: Path) -> None:
     """With all recipes, the project's own checks pass."""
     copy = pasted(project, tmp_path, *PAGE)
-    for arguments in (("check", "--quiet", "--fix"), ("format", "--quiet")):
-        copy.run(copy.program("ruff"), *arguments)
+    first = re.findall(r"`uv run --group dev (ruff [^`]+)`", TEXT)
+    assert len(first) == 2
+    for name, *arguments in map(str.split, first):
+        copy.run(copy.program(name), *arguments)
     programs = [command.removeprefix("uv run --group dev ").split() for command in CHECKS]
     programs.remove(["pytest"])  # coverage runs it
     done = [copy.run(copy.program(name), *arguments, check=False) for name, *arguments in programs]

@@ -10,6 +10,7 @@ from baking import TEMPLATE, UV, Bake, run
 from readme import OF_PROJECT, OF_TEMPLATE, blocks
 from serving import serving
 
+SESSIONS = TEMPLATE / "docs" / "sessions.md"
 UVX, CLONE, TEST = blocks(OF_TEMPLATE)
 
 
@@ -38,11 +39,13 @@ def test_uvx(tmp_path: Path, clone: Path, environment: dict[str, str]) -> None:
 
 def test_clone(tmp_path: Path, clone: Path, environment: dict[str, str]) -> None:
     """Python, pip and git are all that the second way needs."""
-    home = tmp_path / "home"
+    home, tools = tmp_path / "home", tmp_path / "tools"
     home.mkdir()
-    run(sys.executable, "-m", "venv", str(home / ".venv"), cwd=home, environment=environment)
-    newcomer = environment | {"HOME": str(home), "PATH": f"{home}/.venv/bin:/usr/bin:/bin"}
-    done = run("bash", "-c", CLONE[0], cwd=clone, environment=newcomer, input="\n" * 5)
+    tools.mkdir()
+    (tools / "python3").symlink_to(sys.executable)
+    newcomer = environment | {"HOME": str(home), "PATH": f"{tools}:/usr/bin:/bin"}
+    [own] = re.findall(r"^`(python3 -m venv .*)`\.$", OF_TEMPLATE.read_text("utf-8"), re.MULTILINE)
+    done = run("bash", "-c", f"{own} && {CLONE[0]}", cwd=clone, environment=newcomer, input="\n" * 5)
     project = Bake(tmp_path / "my-flask-app", done, newcomer)
     assert project.env_file()["SECRET_KEY"]
     assert "    uv run flask run --debug\n" in done.stdout
@@ -86,6 +89,13 @@ def test_project(way: Callable[[str], str], steps: list[list[str]], tmp_path: Pa
                 said[line] = str(server.get(page).status)
         else:
             said[line] = project.run("bash", "-ec", "\n".join([*shell, way(line)])).stdout
+
+    tool = "pip install" if way is with_pip else "uv sync"
+    extras = re.findall(rf"`({tool} [^`]*)`", SESSIONS.read_text("utf-8"))
+    assert len(extras) == 2
+    for line, library in zip(extras, ("cryptography", "redis"), strict=True):
+        check = f'python -c "import {library}"'
+        project.run("bash", "-ec", "\n".join([". .venv/bin/activate", f"! {check} 2>/dev/null", line, check]))
 
     [keyring] = home.glob("keys/*/keyring")
     assert (clone / ".env").stat().st_mode & 0o777 == 0o600

@@ -17,6 +17,10 @@ ADDRESS = "https://git.example.org/flask-secure-start.git"
 """What the page calls the template."""
 KEY_PATTERN = re.compile("fsk_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{64}")
 """What every key begins with: the project's own, and those of the bakes that cruft makes to compare."""
+FIRST_COMMIT = re.findall(
+    "`((?:uv|git) [^`]+)`", PAGE.read_text("utf-8").partition("\nThen run ")[2].partition("\n\n")[0]
+)
+"""What the page has a team run in a new project."""
 PACKAGE = "{{cookiecutter.package_name}}"
 
 
@@ -144,7 +148,9 @@ def make_team(request: pytest.FixtureRequest, tmp_path: Path, tags: Path, own: d
         result = run(*command, cwd=home, environment=own)
         team = Team(request.param, Bake(home / "my-flask-app", result, own), [result.stdout, result.stderr])
         before_commit(team.project.path)
-        team.commit()
+        for line in FIRST_COMMIT:
+            team.run("bash", "-ec", line)
+        assert "uv.lock" in team.git("ls-files").split()
         return team
 
     return make
@@ -193,6 +199,7 @@ def test_own_work(make_team: Callable[..., Team], tags: Path) -> None:
 
     team.update("v0.2.0")
     assert team.git("diff", "--name-only", "--diff-filter=U").split() == ["my_flask_app/views.py"]
+    assert "both modified:   my_flask_app/views.py" in team.git("status"), "as the page says"
     ours, theirs = '"""Our pages.', '"""The pages of v0.2.0.'
     views = (team.project.package / "views.py").read_text("utf-8")
     assert re.match(f"<<<<<<< .*\n{ours}.*\n=======\n{theirs}.*\n>>>>>>> ", views), "both, for the team to choose"

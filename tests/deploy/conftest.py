@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from baking import UV, Bake
 from engine import Engine
 from once import once
+from recipes import apply, recipes
 
 PACKAGES = (
     "ca-certificates",
@@ -62,3 +64,18 @@ def debian(platforms: Path) -> Path:
 def engine(platforms: Path) -> Engine:
     """A container engine with the base images that the project names."""
     return Engine(platforms / "engine")
+
+
+@pytest.fixture(scope="session")
+def with_database(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+    """A clone of a project with the recipe for a database and a first migration: no `.env`, no environment."""
+    bake = bake_into(tmp_path_factory.mktemp("database"))
+    recipe = recipes()["a-database"]
+    apply(recipe, bake)
+    for command in recipe.commands:
+        if command[-1] == "upgrade":  # in production only
+            break
+        bake.run(UV, *command[1:])
+    clone = Bake(tmp_path_factory.mktemp("clone") / bake.path.name, bake.result, bake.environment)
+    shutil.copytree(bake.path, clone.path, ignore=shutil.ignore_patterns(".env", ".venv", "instance"))
+    return clone

@@ -1,9 +1,12 @@
 """The image and compose.yaml, built and run by a real engine (podman with runc)."""
 
+import base64
 import http.client
 import json
 import re
 import secrets
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,35 +14,41 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from baking import Bake, Result
+from baking import PROJECT, Bake, Result
 from compose_spec import PyCompose
 from engine import Engine
+from manifests import with_additions
 from programs import program
+from readme import DEPLOY, block, cell
+from secure.keys.key_format import generate_text
 from serving import LIMIT, free_port, wait_until
 from visitors import Browser, visiting
 
 DECOYS = (".env.production", "secrets/keyring", "id_ed25519", "keys.txt", "tests/fixture.key")
+KEYS = (PROJECT / "docs" / "keys.md").read_text("utf-8")
 KEYRING = "--env=SECRET_KEY_FILE=/keys/keyring"
 HARDENED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=384m")
 REQUESTS = 4
+ROWS = "import sqlite3; print(sqlite3.connect('{}').execute('SELECT count(*) FROM user').fetchone()[0])"
 DELAY = "6s"
 """When a new key starts to sign: later than the app looks at the file."""
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
-    """A project with migrations, and with secrets in files of many names."""
-    bake = bake_into(tmp_path_factory.mktemp("context"))
+def project(tmp_path_factory: pytest.TempPathFactory, with_database: Bake) -> Bake:
+    """A project with a database, and with secrets in files of many names."""
+    bake = replace(with_database, path=tmp_path_factory.mktemp("context") / "my-flask-app")
+    shutil.copytree(with_database.path, bake.path)
+    (bake.path / ".env").write_text(f"SECRET_KEY={generate_text(0)}\n")
     for name in (*DECOYS, f"{bake.package.name}/.env.local", f"{bake.package.name}/static/.env"):
         (bake.path / name).parent.mkdir(exist_ok=True)
         (bake.path / name).write_text(f"decoy {secrets.token_hex(32)}")
-    (bake.path / "migrations").mkdir()
-    (bake.path / "migrations" / "alembic.ini").write_text("[alembic]\n")
     return bake
 
 
@@ -125,8 +134,11 @@ def contents_of(archive: Path) -> Iterator[bytes]:
 def test_contents(project: Bake, engine: Engine, image: str) -> None:
     """The image has the app with its migrations; it has no tool to build it, and no tests."""
     listed = engine.run("run", "--rm", "--network=none", image, "ls", "-A", "/app").stdout.split()
-    known = {".venv", "README.md", "gunicorn.conf.py", "migrations", "pyproject.toml", project.package.name}
-    assert set(listed) == known
+    code = {"README.md", "gunicorn.conf.py", "migrations", "pyproject.toml", "uv.lock", project.package.name}
+    assert set(listed) == {".venv", "instance", *code}
+    # Docker gives a new volume the owner and the mode of the image's folder.
+    folders = engine.run("run", "--rm", "--network=none", image, "stat", "--format=%u %a", "/keys", "instance").stdout
+    assert folders.splitlines() == ["10001 700"] * 2
     search = "! command -v uv && ! python -c 'import pytest' 2>/dev/null && find / -xdev -name '.env*' -o -name .git"
     assert engine.run("run", "--rm", "--network=none", "--user=0", image, "sh", "-c", search).stdout == ""
 
@@ -150,6 +162,16 @@ def test_commands_in_the_image(engine: Engine, image: str, keys: Path) -> None:
     assert row["state"] == "signing"
     generated = engine.run("run", "--rm", "--network=none", image, "flask", "secret-key", "generate").stdout
     assert generated.startswith("fsk_")  # as the recipe for Kubernetes has it
+
+
+def test_mounted_file(engine: Engine, image: str, keys: Path) -> None:
+    """A file that is mounted by itself cannot be replaced, as docs/keys.md says."""
+    [(volume, place)] = re.findall(r"`docker run -v ./keyring:(/run/(\w+))`", KEYS)
+    mounted = ("--network=none", f"--volume={keys / place}:{volume}", f"--env=SECRET_KEY_FILE={volume}")
+    before = (keys / place).read_text()
+    rotation = ("flask", "secret-key", "rotate")
+    assert engine.run("run", "--rm", *HARDENED, *mounted, image, *rotation, check=False).returncode == 1
+    assert (keys / place).read_text() == before
 
 
 def test_life_of_a_container(engine: Engine, image: str, keys: Path) -> None:
@@ -218,45 +240,117 @@ def under_way(port: int) -> Iterator[Callable[[], list[bytes]]]:
         yield finish
 
 
-def test_compose_up_on_a_fresh_clone(bake: Callable[..., Bake], engine: Engine, image: str) -> None:
-    """With an engine alone: no key, no Python, no uv. The page is served, and the store can be written."""
-    project = bake()
-    (project.path / ".env").unlink()  # git does not have it
-    port = free_port()
+def test_compose(with_database: Bake, engine: Engine, image: str, tmp_path: Path) -> None:
+    """The commands of the page, on a fresh clone with an engine alone: no key, no Python, no uv."""
+    project, port = replace(with_database, path=tmp_path / "my-flask-app"), free_port()
+    shutil.copytree(with_database.path, project.path)
     file = project.path / "compose.yaml"
     file.write_text(file.read_text().replace("127.0.0.1:8000:", f"127.0.0.1:{port}:"))
+    compose = f'if test "$1" = compose; then shift; exec {shlex.join(program("podman-compose"))} "$@"; fi'
+    (tmp_path / "docker").write_text(f'#!/bin/sh\n{compose}\nexec podman "$@"\n')
+    (tmp_path / "docker").chmod(0o755)
 
-    def compose(*arguments: str) -> Result:
-        return engine.command(*program("podman-compose", *arguments), cwd=project.path, more=project.environment)
-
-    def in_service(name: str, *command: str) -> str:
-        return engine.run("exec", f"my-flask-app_{name}_1", *command).stdout
+    def sh(command: str, check: bool = True) -> Result:
+        command = command.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        lines = f"PATH='{tmp_path}':$PATH\n{command}"
+        return engine.command("sh", "-euc", lines, cwd=project.path, more=project.environment, check=check)
 
     def states() -> list[str]:
-        return [
-            row["state"] for row in json.loads(in_service("app", "flask", "secret-key", "status", "--json"))["keys"]
-        ]
+        shown = engine.run("exec", "my-flask-app_app_1", "flask", "secret-key", "status", "--json").stdout
+        return [row["state"] for row in json.loads(shown)["keys"]]
 
+    rows = ("show the keys", "rotate now", "after a leak", "your host name")
+    [show], [rotate], [revoke], [with_host] = (cell("Docker Compose", label) for label in rows)
+    browser = Browser(port)
     try:
-        compose("up", "--detach")
-        browser = Browser(port)
-        wait_until(lambda: served(browser), "the page")
+        assert sh(block("compose: start")).stdout.endswith("ok\n")
+        browser.count()
         browser.add()
         assert browser.count() == 1
         ready = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/readyz').status)"
-        assert in_service("app", "python", "-c", ready) == "200\n"
+        assert engine.run("exec", "my-flask-app_app_1", "python", "-c", ready).stdout == "200\n"
         with visiting(port) as visits:
-            in_service("rotate", "flask", "secret-key", "rotate", "--in", DELAY)
+            sh(f"{rotate} --in {DELAY}")
+            assert " upcoming " in sh(show).stdout
             wait_until(lambda: states() == ["signing", "retired"], "the new key signs")
         assert (visits.failures, visits.lost) == ({}, 0)
-        compose("restart", "app")
+        assert "Nothing to do" in engine.run("logs", "my-flask-app_rotate_1").stdout
+        refused = sh(revoke.replace("exec rotate", "exec app"), check=False)
+        assert "read-only file system" in refused.stdout + refused.stderr
+
+        (project.path / "compose.override.yaml").write_text(block("compose: override"))
+        settings = "SQLALCHEMY_DATABASE_URI=sqlite:///own.db\nSECRET_KEY_INTERVAL=1s\n"
+        (project.path / ".env.production").write_text(settings)
+        sh(block("compose: deploy"))
         wait_until(lambda: served(browser), "the page")
         assert browser.count() == 1
-        assert "Nothing to do" in engine.run("logs", "my-flask-app_rotate_1").stdout
-        refused = engine.run("exec", "my-flask-app_app_1", "flask", "secret-key", "revoke", "--yes", check=False)
-        assert "read-only file system" in refused.stderr
+        assert engine.run("exec", "my-flask-app_app_1", "python", "-c", ROWS.format("instance/own.db")).stdout == "0\n"
+
+        [shows] = re.findall("`(docker inspect)`", DEPLOY.read_text("utf-8"))
+        assert "SECRET_KEY_INTERVAL=1s" in sh(f"{shows} my-flask-app_app_1").stdout, "it shows variables"
+
+        sh(revoke)
+        wait_until(lambda: browser.count() == 0, "the end of the old session")
+        sh(with_host)
+        wait_until(lambda: status(port, "app.example.org") == 200, "the page")
+        assert status(port, "localhost") == 400
     finally:
-        compose("down", "--volumes")
+        sh("docker compose down --volumes")
+
+
+def test_pod(engine: Engine, image: str, tmp_path: Path) -> None:
+    """The pod for Kubernetes, with its settings in a Secret: the database is updated before the app starts."""
+    [store] = re.findall("`(kubectl create secret .*?)`", DEPLOY.read_text("utf-8"))
+    [show] = cell("Kubernetes", "show the keys")
+    pod = with_additions()[0]["spec"]["template"]
+    spec = pod["spec"] | {"restartPolicy": "Never"}
+    for container in (*spec["initContainers"], *spec["containers"]):
+        container["image"] = image
+        container["env"] = [each for each in container["env"] if each["name"] != "SESSION_STORE"]
+    for volume in spec["volumes"]:
+        volume.get("secret", {})["optional"] = False  # podman 4.3 needs it
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app", **pod["metadata"]}, "spec": spec}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(manifest))
+    (tmp_path / ".env.production").write_text("SQLALCHEMY_DATABASE_URI=sqlite:////tmp/own.db\n")
+
+    def secret(name: str, content: dict[str, object]) -> None:
+        (tmp_path / name).write_text(json.dumps(content))
+        engine.run("secret", "create", name, str(tmp_path / name))
+
+    def kubectl(command: str) -> str:
+        """Do with podman what this command of kubectl does."""
+        if made := re.fullmatch(r"kubectl create secret generic (\w+) --from-env-file=(\S+)", command):
+            variables = (line.split("=", 1) for line in (tmp_path / made[2]).read_text().splitlines())
+            secret(made[1], {name: base64.b64encode(text.encode()).decode() for name, text in variables})
+            return ""
+        start = "kubectl exec deploy/app -- "
+        assert command.startswith(start)
+        return engine.run("exec", "app-app", *shlex.split(command.removeprefix(start))).stdout
+
+    try:
+        kubectl(store)
+        secret("secret-key", {"kind": "Secret", "data": {"keyring": generate_text(0)}})  # podman 4.3 does not decode it
+        engine.run("kube", "play", str(tmp_path / "pod.yaml"))
+        assert " signing " in kubectl(show)
+        rows = ROWS.format("/tmp/own.db")  # noqa: S108
+        assert engine.run("exec", "app-app", "python", "-c", rows).stdout == "0\n"
+        ask = "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz')"
+        wait_until(lambda: not engine.run("exec", "app-app", "python", "-c", ask, check=False).returncode, "health")
+    finally:
+        engine.run("kube", "down", str(tmp_path / "pod.yaml"), check=False)
+        engine.run("secret", "rm", "settings", "secret-key", check=False)
+
+
+def status(port: int, host: str) -> int:
+    """Return the status of the start page of a host; 0 while nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        connection.request("GET", "/", headers={"Host": host})
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
 
 
 def served(browser: Browser) -> bool:

@@ -11,31 +11,19 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
-from baking import PROJECT, Bake, Result, run
+from baking import Bake, Result, run
 from kube_api import StandIn
+from manifests import FILE, Manifest, manifests, of_kind, with_additions
+from readme import block, cell
 from running import Server
 from secure.keys.key_format import generate_text
 from serving import wait_until
 
-FILE = PROJECT / "deploy" / "kubernetes.yaml"
-PAGE = (PROJECT / "docs" / "deploy.md").read_text("utf-8")
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 DAY = 86400
-Manifest = dict[str, Any]
-
-
-def manifests() -> list[Manifest]:
-    """Every object of the manifests."""
-    return list(yaml.safe_load_all(FILE.read_text()))
-
-
-def of_kind(kind: str) -> list[Manifest]:
-    return [manifest for manifest in manifests() if manifest["kind"] == kind]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -162,6 +150,20 @@ def test_rotation(shared: Bake, api: StandIn, tmp_path: Path) -> None:
     assert api.calls == ["GET 200", "PATCH 200", "GET 200"]
 
 
+def test_rotation_now(shared: Bake, api: StandIn, tmp_path: Path) -> None:
+    """The Job that the page's command makes, from what `kubectl create job` copies."""
+    [command] = cell("Kubernetes", "run the rotation now, if it is due")
+    made = re.fullmatch(r"kubectl create job --from=cronjob/(\S+) (\S+)", command)
+    assert made
+    [source] = [each for each in of_kind("CronJob") if each["metadata"]["name"] == made[1]]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": made[2]}, **source["spec"]["jobTemplate"]}
+    for version in VERSIONS:
+        kubernetes_validate.validate(job, version, strict=True)
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert rotated(shared, api, tmp_path / "job", *container["command"][2:])[0] == 0
+    assert api.calls == ["GET 200", "PATCH 200"]
+
+
 def test_two_rotations_at_once(shared: Bake, api: StandIn, tmp_path: Path) -> None:
     """Both have read the old Secret before one of them changes it: the other one starts again."""
     api.readers_at_once = 2
@@ -209,15 +211,13 @@ esac
 
 def pasted(name: str, folder: Path, docker: str) -> Result:
     """Run the commands of docs/deploy.md, where `docker run` does what is given."""
-    found = re.search(rf"<!-- kubernetes: {name} -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert found
     for program, text in (("docker", f"#!/bin/sh\ncase $1 in run) {docker} ;; esac\n"), ("kubectl", KUBECTL)):
         (folder / program).write_text(text)
         (folder / program).chmod(0o755)
     (folder / "deploy").mkdir(exist_ok=True)
     shutil.copy(FILE, folder / "deploy")
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "IMAGE": "registry.example/app:2"}
-    return run("sh", "-uc", found[1], cwd=folder, environment=environment, check=False)
+    return run("sh", "-uc", block(f"kubernetes: {name}"), cwd=folder, environment=environment, check=False)
 
 
 def test_first_key(tmp_path: Path) -> None:
@@ -242,6 +242,22 @@ def test_no_key_generated(tmp_path: Path, name: str) -> None:
     assert pasted(name, tmp_path, "exit 125").returncode == 125
     assert not (tmp_path / "keyring").exists()
     assert not (tmp_path / "applied").exists()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_additions(version: str) -> None:
+    """What the page adds for a database is valid, and where it is meant to be."""
+    before, after = manifests(), with_additions()
+    changed = [new for old, new in zip(before, after, strict=True) if new != old]
+    assert [(each["kind"], each["metadata"]["name"]) for each in changed] == [
+        ("Deployment", "app"),
+        ("NetworkPolicy", "app"),
+    ]
+    for each in changed:
+        kubernetes_validate.validate(each, version, strict=True)
+    app, policy = changed
+    assert app["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    assert {"port": 5432} in [port for rule in policy["spec"]["egress"] for port in rule["ports"]]
 
 
 class Volume:

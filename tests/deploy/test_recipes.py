@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from baking import Bake, Result, run
 from programs import program
 from readme import block
 from running import Server
+from secure.keys.key_format import generate_text
 from serving import LIMIT, free_port, wait_until
 
 MODULES = [path for path in Path("/usr/lib").rglob("libsofthsm2.so") if path.is_file()]
@@ -187,6 +189,21 @@ def test_secret_manager(shared: Bake, tmp_path: Path) -> None:
         wait_until(lambda: app.get("/count")[1]["Signer"] != signer, "the revocation")
         assert len(fingerprints(shared, SECRET_KEY_FILE=str(keyring))) == 1
         assert re.search("current_version +3", sh("bao kv metadata get kv/app"))
+
+
+def test_cron(shared: Bake, tmp_path: Path) -> None:
+    """The line runs with no more than cron gives it; it rotates a key that is due, and no other."""
+    *schedule, command = block("cron").split(maxsplit=5)
+    assert re.fullmatch(r"[0-5]?\d [0-2]?\d \* \* \*", " ".join(schedule))
+    assert "%" not in command, "cron would end the line here"
+    keyring = tmp_path / "keyring"
+    keyring.write_text(generate_text(int(time.time()) - 91 * 86400) + "\n")
+    keyring.chmod(0o600)
+    command = command.replace("/srv/app", str(shared.path)).replace("/srv/keys", str(tmp_path))
+    environment = {"HOME": str(tmp_path), "LOGNAME": "app", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    for said in ("Changed ", "Nothing to do: "):
+        assert run("/bin/sh", "-c", command, cwd=tmp_path, environment=environment).stdout.startswith(said)
+        assert len(keyring.read_text().splitlines()) == 2
 
 
 @contextmanager

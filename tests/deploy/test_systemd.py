@@ -6,13 +6,14 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from baking import PROJECT, UV, Bake
+from baking import UV, Bake
 from machine import Machine, inside, overlaid
+from readme import DEPLOY, block, cell
 from running import Server
 from secure.keys.key_format import generate_text
 from serving import wait_until
@@ -101,28 +102,37 @@ def members(group: str) -> set[str]:
     return {name for word in words for name in (members(word) if word.startswith("@") else {word})}
 
 
+def as_root(lines: str) -> str:
+    """Return lines of docs/deploy.md without sudo, which the machine does not have."""
+    return lines.replace("sudo -E ", "").replace("sudo ", "")
+
+
+def documented(label: str, *more: str) -> str:
+    """Return a command of the table in docs/deploy.md, after what its reader has set before."""
+    [environment] = cell("systemd", "environment of the commands")
+    command = next(code for code in cell("systemd", label) if code.startswith("sudo ") and "…" not in code)
+    return f"NAME={NAME}; cd /opt/$NAME; {environment}; " + as_root(" ".join([command, *more]))
+
+
 def install() -> tuple[str, str]:
     """The lines of docs/deploy.md: those that need a network, and those for the booted machine."""
-    found = re.search(
-        r"<!-- systemd: install -->\n```sh\n(.*?)```", (PROJECT / "docs" / "deploy.md").read_text(), re.DOTALL
-    )
-    assert found
-    lines = found[1].replace("sudo ", "").splitlines()
+    lines = as_root(block("systemd: install")).splitlines()
     (sync,) = (line for line in lines if line.startswith("uv sync "))
     assert lines[-1].startswith("curl ")  # visitors ask here
     return sync, "\n".join(line for line in lines[:-1] if line != sync)
 
 
 @pytest.fixture(scope="module")
-def installed(
-    debian: Path, tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake], worker_id: str
-) -> Iterator[Path]:
-    """The file system of a machine with a project and its environment in /opt, before the first boot."""
-    project = bake_into(tmp_path_factory.mktemp("systemd"))
-    (project.path / ".env").unlink()
+def installed(debian: Path, shared: Bake, with_database: Bake, worker_id: str) -> Iterator[Path]:
+    """The file system of a machine with a project and its environment in /opt, before the first boot.
+
+    The environment has the packages for a database, and the project does not use them yet.
+    """
     with overlaid(debian, debian.parent / f"machine-{worker_id}") as root:
-        shutil.copytree(project.path, root / "opt" / NAME)
-        cache = project.environment["UV_CACHE_DIR"]
+        shutil.copytree(with_database.path, root / "opt" / NAME)
+        shutil.rmtree(root / "opt" / NAME / shared.package.name)
+        shutil.copytree(shared.package, root / "opt" / NAME / shared.package.name)
+        cache = with_database.environment["UV_CACHE_DIR"]
         variables = {
             "UV_CACHE_DIR": "/cache",
             "UV_LINK_MODE": "copy",
@@ -199,11 +209,12 @@ def test_rotation_by_the_timer(machine: Machine, soon: None) -> None:
 @pytest.mark.parametrize("command", ["restart", "reload", "kill --signal=KILL --kill-who=main"])
 def test_no_request_is_lost(machine: Machine, command: str) -> None:
     """The socket keeps the requests while the service restarts."""
+    line = documented("deploy new code") if command == "reload" else f"systemctl {command} {NAME}.service"
     with machine.visiting() as visits:
         for _ in range(2):
             time.sleep(1)
             before = machine.run(f"systemctl show --property=ActiveEnterTimestampMonotonic --value {NAME}").stdout
-            machine.run(f"systemctl {command} {NAME}.service")
+            machine.run(line)
             if command != "reload":
                 wait_until(lambda: restarted(machine, before), "the restart")  # noqa: B023
         time.sleep(1)
@@ -237,12 +248,12 @@ def failed_starts(machine: Machine) -> int:
 
 
 def test_revocation(machine: Machine) -> None:
-    """The command of docs/deploy.md; the app follows it without a restart."""
+    """The commands of docs/deploy.md; the app follows without a restart."""
+    machine.run(documented("rotate now"))
+    assert states(machine)[:2] == ["upcoming", "signing"]
     with machine.visiting() as visits:
         time.sleep(2)
-        machine.run(
-            f"cd /opt/{NAME}; APP_ENV=production SECRET_KEY_FILE={KEYRING} .venv/bin/flask secret-key revoke --yes"
-        )
+        machine.run(documented("after a leak"))
         time.sleep(4)
     assert visits.lost >= VISITORS
     assert set(visits.failures) <= {repr(HTTPException("POST 400"))}  # the form of a session that has ended
@@ -264,10 +275,27 @@ def test_reboot(machine: Machine) -> None:
     assert machine.run("systemctl --failed --plain --no-legend").stdout == ""
 
 
+def test_database(machine: Machine, installed: Path, with_database: Bake) -> None:
+    """New code with a database: the restart updates it first, and no request is lost."""
+    shutil.copytree(with_database.package, installed / "opt" / NAME / with_database.package.name, dirs_exist_ok=True)
+    with machine.visiting() as visits:
+        time.sleep(1)
+        machine.run(as_root(block("systemd: database")))
+        time.sleep(1)
+    assert (visits.failures, visits.lost) == ({}, 0)
+    assert visits.requests >= VISITORS
+    shown = machine.run(f"systemctl show --property=IPAddressAllow {NAME}").stdout
+    assert "192.0.2.10" in shown
+    assert "127.0.0.0/8" in shown, "the template's own addresses stay"
+    count = "import sqlite3; print(sqlite3.connect('app.db').execute('SELECT count(*) FROM user').fetchall())"
+    assert machine.run(f'cd /var/lib/{NAME}; python3 -c "{count}"').stdout == "[(0,)]\n"
+    [restart] = re.findall(r"^From now on, deploy new code with `(.*?)`", DEPLOY.read_text("utf-8"), re.MULTILINE)
+    machine.run(f"NAME={NAME}; {as_root(restart)}; systemctl is-active {NAME}")
+
+
 def states(machine: Machine) -> list[str]:
     """The states of the keys, newest first."""
-    status = f"cd /opt/{NAME}; APP_ENV=production SECRET_KEY_FILE={KEYRING} .venv/bin/flask secret-key status --json"
-    return [row["state"] for row in json.loads(machine.run(status).stdout)["keys"]]
+    return [row["state"] for row in json.loads(machine.run(documented("show the keys", "--json")).stdout)["keys"]]
 
 
 def logged(machine: Machine) -> str:

@@ -21,6 +21,7 @@ _CONTAINERS = """
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
+infra_image = "localhost/pause"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
@@ -41,6 +42,12 @@ RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED \\
     && printf '#!/bin/sh\\nexec redis-server "$@" --protected-mode no\\n' > /usr/bin/valkey-server \\
     && chmod 755 /usr/bin/valkey-server
 """
+_PAUSE = """
+FROM debian
+STOPSIGNAL SIGKILL
+ENTRYPOINT ["sleep", "infinity"]
+"""
+"""What keeps the network of a pod open."""
 _NAMES = ("python:3.13-slim", f"python:{PYTHON}-slim", "valkey/valkey:8-alpine")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _FILES = (Path("/run/containers/networks"), Path("/var/lib/containers/cache"))
@@ -63,8 +70,10 @@ class Engine:
         """Make the base images from a folder with a Debian system."""
         self._folder.mkdir()
         (self._folder / "before").write_text(json.dumps(_left_by_podman()))
-        for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE), ("Containerfile", _BASE)):
-            (self._folder / name).write_text(text.format(folder=self._folder) if name != "Containerfile" else text)
+        for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE)):
+            (self._folder / name).write_text(text.format(folder=self._folder))
+        for name, text in (("base", _BASE), ("pause", _PAUSE)):
+            (self._folder / name).write_text(text)
         # How this machine reaches a package registry, which an image knows by other means.
         certificates = {name: os.environ[name] for name in ("SSL_CERT_FILE", "PIP_CERT") if name in os.environ}
         changes = [f"--change=ENV {name}={value}" for name, value in certificates.items()]
@@ -75,7 +84,8 @@ class Engine:
         context = self._folder / "context"
         context.mkdir()
         tags = [f"--tag=docker.io/{'' if '/' in name else 'library/'}{name}" for name in _NAMES]
-        self.run("build", "--quiet", *tags, f"--file={self._folder / 'Containerfile'}", str(context))
+        self.run("build", "--quiet", *tags, f"--file={self._folder / 'base'}", str(context))
+        self.run("build", "--quiet", "--tag=localhost/pause", f"--file={self._folder / 'pause'}", str(context))
 
     def remove(self) -> None:
         """Remove all containers and networks; their files are then plain files."""

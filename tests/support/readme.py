@@ -21,3 +21,10 @@ def block(after: str) -> str:
     found = re.search(rf"<!-- {re.escape(after)} -->\n```\w+\n(.*?)```", DEPLOY.read_text("utf-8"), re.DOTALL)
     assert found, after
     return found[1]
+
+
+def cell(section: str, label: str) -> list[str]:
+    """Return the code in the row that begins with a label, in a section of docs/deploy.md."""
+    text = DEPLOY.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    [row] = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", text, re.MULTILINE)
+    return re.findall(r"`([^`]+)`", row.replace(r"\|", "|"))

@@ -20,7 +20,7 @@ public from a random number.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from math import gcd, log2
 from operator import mul
 from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
@@ -97,13 +97,17 @@ _LETTER_PAIRS = (
 """For a letter (rows: first in a word, after a, ..., after z) -log2 of its probability, at most 9, in words of
 English and fourteen other languages (Python's reference and Django's translations)."""
 
-_PAIRS = {
-    letter: {
-        after: 2.0 ** -int(cost) / sum(2.0 ** -int(each) for each in row)
-        for after, cost in zip(ascii_lowercase, row, strict=True)
-    }
-    for letter, row in zip(" " + ascii_lowercase, re.findall(".{26}", _LETTER_PAIRS), strict=True)
-}
+
+@cache  # not at the import: an app with a generated key does not need it
+def _pair_shares() -> dict[str, dict[str, float]]:
+    """Return for each letter how often each letter follows."""
+    shares = {}
+    for letter, costs in zip(" " + ascii_lowercase, re.findall(".{26}", _LETTER_PAIRS), strict=True):
+        weights = {after: 2.0 ** -int(cost) for after, cost in zip(ascii_lowercase, costs, strict=True)}
+        total = sum(weights.values())
+        shares[letter] = {after: weight / total for after, weight in weights.items()}
+    return shares
+
 
 _WORD_LIST = """
 a abc access account add admin after again all alphanumeric always an and another any api app application are at auth
@@ -126,8 +130,13 @@ staging staple start storage string strong such super supply sure system task te
 their then there they this three time to todo token top true two type ultra undefined under unguessable unique unknown
 until up update upper urandom url use used user using usr uuid value var variable vault version versions very want was
 we web website welcome when will with word words worker world write www xyz yes you your yourself"""
-_BEGINNINGS = Counter(f"{word} "[:end] for word in _WORD_LIST.split() for end in range(len(word) + 2))
-"""How many words of the list, with the space after them, have each beginning."""
+
+
+@cache
+def _beginnings() -> Counter[str]:
+    """Return how many words of the list, with the space after them, have each beginning."""
+    return Counter(f"{word} "[:end] for word in _WORD_LIST.split() for end in range(len(word) + 2))
+
 
 _ORDERS = (  # of the keys: the code, and the rows and columns of keyboards
     *(digits + ascii_lowercase, "1234567890-=qwertyuiop[]asdfghjkl;'zxcvbnm,./", "azertyuiopqsdfghjklmwxcvbn"),
@@ -235,23 +244,23 @@ def _letters(text: str, alphabet: str, leet: float) -> Iterator[tuple[str, float
 
 def _pairs(leet: float, text: str, alphabet: str) -> Iterator[float]:
     """Words of any European language, letter by letter."""
-    before = " "
+    before, pairs = " ", _pair_shares()
     for letter, written, sign in _letters(text, alphabet, leet):
-        yield (0.86 * _PAIRS[before].get(letter, 0.0) * written + 0.14 * sign) * len(alphabet)
+        yield (0.86 * pairs[before].get(letter, 0.0) * written + 0.14 * sign) * len(alphabet)
         before = letter or " "
 
 
 def _words(text: str, alphabet: str) -> Iterator[float]:
     """Words of the list, one after the other or with signs between: each beginning of one has its share."""
-    share = {"": 1.0}
+    share, beginnings = {"": 1.0}, _beginnings()
     for letter, written, sign in _letters(text, alphabet, leet=0.1):
         following, outside = defaultdict[str, float](float), share.pop("")
         for beginning, weight in share.items():
-            if letter and (longer := beginning + letter) in _BEGINNINGS:
-                following[longer] = weight * _BEGINNINGS[longer] / _BEGINNINGS[beginning] * 0.9 * written
-            outside += weight * _BEGINNINGS[f"{beginning} "] / _BEGINNINGS[beginning]
-        if letter and letter in _BEGINNINGS:
-            following[letter] += outside * 0.7 * _BEGINNINGS[letter] / _BEGINNINGS[""] * 0.9 * written
+            if letter and (longer := beginning + letter) in beginnings:
+                following[longer] = weight * beginnings[longer] / beginnings[beginning] * 0.9 * written
+            outside += weight * beginnings[f"{beginning} "] / beginnings[beginning]
+        if letter and letter in beginnings:
+            following[letter] += outside * 0.7 * beginnings[letter] / beginnings[""] * 0.9 * written
         following[""] = 0.1 / len(alphabet) + outside * 0.3 * 0.9 * sign
         total = sum(following.values())
         yield total * len(alphabet)

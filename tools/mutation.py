@@ -32,6 +32,7 @@ only_mutate={mutated}
 pytest_add_cli_args_test_selection=
     tests/keys
     tests/test_settings.py
+    tests/test_web.py
 pytest_add_cli_args=
     -p no:cacheprovider
     --ignore=tests/keys/test_leaked_keys.py

@@ -249,8 +249,15 @@ def test_idle_timeout_and_retention() -> None:
 
 def test_interval() -> None:
     """The file is looked at more often than a rotation takes."""
-    (problem,) = problems(SECRET_KEY_INTERVAL="1h")
-    assert problem.startswith("SECRET_KEY_INTERVAL: must be shorter than 1 h\nhint: ")
+    reason = "SECRET_KEY_INTERVAL: must be shorter than 1 h"
+    assert problems(SECRET_KEY_INTERVAL="1h") == [f"{reason}\nhint: write a shorter one, such as 5s"]
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_INTERVAL", "SESSION_IDLE_TIMEOUT", "SESSION_ABSOLUTE_TIMEOUT"])
+def test_wrong_duration(name: str) -> None:
+    """One problem is reported for it, and none for what would compare it."""
+    (problem,) = problems(**{name: "soon"})
+    assert problem.startswith(f"{name}: must be a number with a unit")
 
 
 @pytest.mark.parametrize("value", ["1", "true", "yes", "on"])
@@ -343,23 +350,28 @@ def even(text: str) -> int:
     return int(text, 16)
 
 
-class Team(Settings):
-    """A setting of each kind."""
+def team() -> type[Settings]:
+    """Return a class that is made now, with a setting of each kind."""
 
-    database_url: str = secure.setting(secret=True)
-    page_size: int = secure.setting(20)
-    ratio: float = secure.setting(0.5)
-    banner: bool = secure.setting(False)
-    folder: Path = secure.setting(Path("files"))
-    color: Color = secure.setting(Color.RED)
-    names: tuple[str, ...] = secure.setting(())
-    numbers: tuple[int, ...] = secure.setting((1,))
-    limit: int | None = secure.setting(None)
-    even: int = secure.setting(2, parse=even)
-    sentry_dsn: str = secure.setting("", required_in_production=True)
-    mail: str = secure.setting("mailhog", name="SMTP_HOST")
-    tokens: tuple[str, ...] = secure.setting((), secret=True)
-    pin: int = secure.setting(1234, secret=True)
+    class Team(Settings):
+        """A setting of each kind."""
+
+        database_url: str = secure.setting(secret=True)
+        page_size: int = secure.setting(20)
+        ratio: float = secure.setting(0.5)
+        banner: bool = secure.setting(False)
+        folder: Path = secure.setting(Path("files"))
+        color: Color = secure.setting(Color.RED)
+        names: tuple[str, ...] = secure.setting(())
+        numbers: tuple[int, ...] = secure.setting((1,))
+        limit: int | None = secure.setting(None)
+        even: int = secure.setting(2, parse=even)
+        sentry_dsn: str = secure.setting("", required_in_production=True)
+        mail: str = secure.setting("mailhog", name="SMTP_HOST")
+        tokens: tuple[str, ...] = secure.setting((), secret=True)
+        pin: int = secure.setting(1234, secret=True)
+
+    return Team
 
 
 SET = {"DATABASE_URL": "postgres://ann:hunter2@db/shop", "SENTRY_DSN": "x"}
@@ -388,7 +400,7 @@ SET = {"DATABASE_URL": "postgres://ann:hunter2@db/shop", "SENTRY_DSN": "x"}
     ],
 )
 def test_kinds(name: str, text: str, attribute: str, value: object) -> None:
-    settings = loaded(Team, **{**SET, name: text})
+    settings = loaded(team(), **{**SET, name: text})
 
     assert getattr(settings, attribute) == value
     assert settings.flask_config()[name] == value
@@ -408,12 +420,12 @@ def test_kinds(name: str, text: str, attribute: str, value: object) -> None:
     ],
 )
 def test_wrong_kinds(name: str, text: str, reason: str) -> None:
-    assert problems(Team, **{**SET, name: text}) == [f"{name}: {reason}" + HINT.format(name)]
+    assert problems(team(), **{**SET, name: text}) == [f"{name}: {reason}" + HINT.format(name)]
 
 
 def test_missing() -> None:
     """A required setting, and one that is required in production only, are told with the other problems."""
-    told = problems(Team, PAGE_SIZE="x")
+    told = problems(team(), PAGE_SIZE="x")
 
     assert [problem.partition("\n")[0] for problem in told] == [
         "DATABASE_URL: missing",
@@ -421,14 +433,14 @@ def test_missing() -> None:
         "SENTRY_DSN: missing in production",
     ]
     assert told[0].endswith("\nhint: set DATABASE_URL in the environment or in .env")
-    told = problems(Team, APP_ENV="production")
+    told = problems(team(), APP_ENV="production")
     assert told[0].endswith("\nhint: set DATABASE_URL in the process environment"), ".env is not read"
-    assert loaded(Team, APP_ENV="development", DATABASE_URL="x").sentry_dsn == ""
-    assert len(problems(Team, APP_ENV="development")) == 1
+    assert loaded(team(), APP_ENV="development", DATABASE_URL="x").sentry_dsn == ""
+    assert len(problems(team(), APP_ENV="development")) == 1
 
 
 def test_masked() -> None:
-    settings = loaded(Team, **SET, TOKENS="hunter2,hunter3", PIN="987654", SECRET_KEY_FALLBACKS=OLDER)
+    settings = loaded(team(), **SET, TOKENS="hunter2,hunter3", PIN="987654", SECRET_KEY_FALLBACKS=OLDER)
     app = Flask("app")
     app.config.from_mapping(settings.flask_config())
 
@@ -438,6 +450,8 @@ def test_masked() -> None:
         assert OLDER not in shown
     assert "987654" not in repr(settings)
     assert "page_size=20" in repr(settings), "a control"
+    assert repr(settings.mail) == "'mailhog'", "a control: a default that is no secret"
+    assert repr(loaded(team(), **SET, SMTP_HOST="mail").mail) == "'mail'", "a control: a value that is no secret"
     assert f"{app.config['DATABASE_URL']}" == SET["DATABASE_URL"]
     assert repr(settings.database_url) == "'***'"
     assert settings.tokens == ("hunter2", "hunter3")
@@ -461,7 +475,7 @@ def test_session_store_password() -> None:
 
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        loaded(Team, **SET).page_size = 1
+        loaded(team(), **SET).page_size = 1
 
 
 def test_inheritance() -> None:
@@ -506,12 +520,16 @@ def test_unsupported(line: str, error: str) -> None:
 def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A team's config.py, with annotations as strings and names of its own."""
     source = future + (
+        "import enum\n"
         "from typing import Literal\n"
         "import secure\n"
+        "class Tone(enum.Enum): LOW = 'low'; HIGH = 'high'\n"
         "class Level(int): pass\n"
         "if False: from somewhere import Address\n"
         "class Settings(secure.Settings):\n"
+        "    tone: Tone = secure.setting(Tone.LOW)\n"
         "    size: 'int' = secure.setting(20)\n"
+        "    token: str = secure.setting()\n"
         "    names: tuple[str, ...] = secure.setting(())\n"
         "    mode: Literal['a', 'b'] = secure.setting('a')\n"
         "    level: Level = secure.setting(Level(1), parse=Level)\n"
@@ -521,12 +539,15 @@ def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("team_config")
     monkeypatch.setitem(sys.modules, "team_config", module)
     exec(compile(source, "config.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102
-    settings = loaded(module.Settings, SIZE="3", NAMES="a,b", MODE="b", LEVEL="2", LIMIT="4", ADDRESS="x")
+    settings = loaded(
+        module.Settings, TOKEN="x", TONE="high", SIZE="3", NAMES="a,b", MODE="b", LEVEL="2", LIMIT="4", ADDRESS="x"
+    )
     assert settings.address == "X"
 
     assert (settings.size, settings.names, settings.mode, settings.limit) == (3, ("a", "b"), "b", 4)
     assert type(settings.level).__name__ == "Level"
-    assert problems(module.Settings, MODE="c") == ["MODE: must be one of a, b" + HINT.format("MODE")]
+    assert settings.tone is module.Tone.HIGH
+    assert problems(module.Settings, TOKEN="x", MODE="c") == ["MODE: must be one of a, b" + HINT.format("MODE")]
 
 
 # What a gunicorn master hands to its workers
@@ -534,7 +555,7 @@ def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker starts with the `.env` and the keyring that its master validated last, whatever the files say now."""
-    dotenv = f"SECRET_KEY={KEY}\nSECRET_KEY_FALLBACKS={OLDER}\nTRUSTED_PROXIES=1\n"
+    dotenv = f"SECRET_KEY={KEY}\nSECRET_KEY_FALLBACKS={OLDER}\nSECRET_KEY_RETENTION=30d\nTRUSTED_PROXIES=1\n"
     path = tmp_path / ".env"
     path.write_text(dotenv)
     master = Settings.load({}, tmp_path)

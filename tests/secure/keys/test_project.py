@@ -119,6 +119,7 @@ def test_named_pipe(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
         ("", True),
         ("shop", True),
         ("shop.app", True),
+        ("shop.web.app", True),
         ("shop.app:create_app('x')", True),
         ("wsgi", True),
         ("wsgi.py", True),

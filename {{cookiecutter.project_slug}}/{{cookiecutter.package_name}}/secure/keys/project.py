@@ -36,7 +36,7 @@ def find_project(flask_app: str = "", package: Path = PACKAGE) -> Path:
     checkout = package.parent if (package.parent / "pyproject.toml").is_file() else None
     folder = _working_directory()
     found = _nearest(folder, "pyproject.toml")
-    if found and found != checkout and not any(found.glob(CODE)):
+    if found and found != checkout and not [*found.glob(CODE)]:
         raise _unclear(folder, f"it belongs to {found}, not to {checkout or package}", _cd(checkout))
     if checkout and not found:  # a command that is run outside any project
         from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and rarely needed
@@ -88,8 +88,8 @@ def _belongs(flask_app: str, project: Path, package: Path) -> bool:
     name = flask_app.partition(":")[0]
     if os.sep in name:
         return Path(name).resolve().is_relative_to(project)
-    module = name.removesuffix(".py").partition(".")[0]
-    installed = module == package.name and not any(project.glob(CODE))
+    module = name.partition(".")[0]
+    installed = module == package.name and not [*project.glob(CODE)]
     return installed or (project / module).exists() or (project / f"{module}.py").exists()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from flask.cli import ScriptInfo
 from projects import Program
 from secure.keys import commands, files
 from secure.keys import project as projects_of
@@ -894,6 +895,50 @@ def test_hints(project: Project, written: dict[str, str], command: list[str], re
                 return
     assert set(project.keyring(**environ).verifying(NOW)) >= valid
     assert project.run("status", **environ).exit_code == 0 or valid == {FAR}
+
+
+# The `flask` command around them
+
+
+def test_ignored_key(project: Project) -> None:
+    """The warning of a key that does not count goes to standard error."""
+    project.dotenv(KEY)
+    result = project.run("status", "--json", SECRET_KEY=OLDER.text)
+
+    assert result.stderr.startswith("warning: SECRET_KEY: ignored in the process environment")
+    assert [key["fingerprint"] for key in json.loads(result.stdout)["keys"]] == [KEY.fingerprint]
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "refused"),
+    [
+        (None, "store.app", "store.app"),
+        ("store.app", "", "store.app"),
+        ("store.app", "package.app", "store.app"),
+        ("package.app", "store.app", ""),
+        (None, "package.app", ""),
+        (None, "", ""),
+    ],
+)
+def test_app_of_another_project(project: Project, option: str | None, variable: str, refused: str) -> None:
+    """`flask --app` counts more than FLASK_APP."""
+    project.dotenv(KEY)
+    script = ScriptInfo(app_import_path=option, load_dotenv_defaults=False)
+    result = CliRunner().invoke(commands.secret_key, ["status"], obj=script, env={"FLASK_APP": variable})
+
+    where = f"not in {project.path}, where the command is run\nhint: unset FLASK_APP, or change to its folder"
+    assert result.stderr == (f"Error: FLASK_APP={refused}: {where}\n" if refused else "")
+
+
+def test_dotenv_of_another_folder(project: Project) -> None:
+    """Flask has copied it into the process."""
+    other = project.path.parent / ".env"
+    other.write_text(f"SECRET_KEY={KEY.text}\n")
+    script = ScriptInfo(load_dotenv_defaults=True)
+    result = CliRunner().invoke(commands.secret_key, ["status"], obj=script)
+
+    hint = f"touch {project.path / '.env'}"
+    assert result.stderr == f"Error: {other}: Flask has read this .env of another folder\nhint: {hint}\n"
 
 
 # The real program, in a process of its own, by the real clock

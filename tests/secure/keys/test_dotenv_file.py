@@ -190,15 +190,20 @@ def test_any_text(text: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "changes"), [("OPEN='no end", {"KEY": "it's"}), ("'WITH SPACE'=old", {"WITH SPACE": "new"})]
+    ("text", "changes"),
+    [
+        ("OPEN='no end", {"KEY": "it's"}),
+        ("OPEN='no end", {"KEY": "it's", "OTHER": "new"}),
+        ("'WITH SPACE'=old", {"WITH SPACE": "new"}),
+    ],
 )
 def test_text_that_cannot_be_changed(text: str, changes: dict[str, str]) -> None:
     with pytest.raises(files.FileError) as caught:
         edited_dotenv(text, changes)
 
-    (name,) = changes
+    names = " and ".join(changes)
     assert str(caught.value) == (
-        f"cannot edit .env: a change of {name} would change other lines\nhint: set {name} with an editor"
+        f"cannot edit .env: a change of {names} would change other lines\nhint: set {names} with an editor"
     )
 
 

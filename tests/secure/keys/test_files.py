@@ -1187,6 +1187,26 @@ def test_secret_volume(folder: Path) -> None:
         subprocess.run(["umount", volume], check=True)
 
 
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "hint"),
+    [
+        (0, "chmod u+wx {folder}"),
+        (OWNER, "run the same command as '#12345', for example with sudo -u '#12345'"),
+        (1, "run the same command as daemon, for example with sudo -u daemon"),
+    ],
+)
+def test_hint_for_a_folder_of(folder: Path, owner: int, hint: str) -> None:
+    """Whose folder it is decides what helps."""
+    os.chown(folder, owner, -1)
+    path = str(folder / "keyring")
+    with pytest.raises(files.FileError) as caught, files.locked(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    reason = f"cannot write {path}: permission denied (file unchanged)"
+    assert str(caught.value) == f"{reason}\nhint: {hint.format(folder=shlex.quote(str(folder)))}"
+
+
 WINDOWS = """
 import sys
 sys.platform = "win32"

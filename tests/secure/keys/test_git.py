@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secure.keys import key
-from secure.keys.git import ScanError, scan
+from secure.keys.git import ScanError, scan, would_track
 from secure.keys.key import Key, generate_key
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
@@ -499,3 +499,9 @@ def test_gitleaks(repo: Path) -> None:
         counts.append([finding["RuleID"] for finding in json.loads(report.read_text())])
 
     assert counts == [[], ["flask-secret-key"]]
+
+
+def test_git_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What git says of a folder without a repository is no news."""
+    assert not would_track(str(tmp_path / ".env"))
+    assert capfd.readouterr() == ("", "")

@@ -67,6 +67,35 @@ def test_checkout(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fo
     assert find_project(package=project / "shop") == project
 
 
+@pytest.mark.parametrize(
+    ("installed", "shared"),
+    [
+        (["shop flask.commands secret-key"], False),
+        (["shop flask.commands secret-key", "store flask.commands secret-key"], True),
+        (["shop flask.commands secret-key", "store flask.commands other"], False),
+        (["shop flask.commands secret-key", "store console_scripts secret-key"], False),
+    ],
+)
+def test_outside_any_project(
+    make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, installed: list[str], shared: bool
+) -> None:
+    """In an environment with one project, the command acts on that; with two it cannot tell."""
+    project, elsewhere, site = make("project", "pyproject.toml", "CODE"), make("elsewhere"), make("site")
+    for package, group, command in map(str.split, installed):
+        info = make(f"site/{package}-1.0.dist-info", "METADATA", "entry_points.txt")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{command} = {package}.secure.keys.commands:secret_key\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.chdir(elsewhere)
+    if shared:
+        assert refusal(package=project / "shop") == (
+            f"working directory {elsewhere}: several projects share this environment: shop, store\n"
+            "hint: change to the folder of the project"
+        )
+    else:
+        assert find_project(package=project / "shop") == project
+
+
 @pytest.mark.parametrize("folder", ["other", "other/sub", "project/nested"])
 def test_folder_of_another_project(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     """Any other project: a command that is run there cannot act on this one."""

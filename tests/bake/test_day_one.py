@@ -163,6 +163,10 @@ def test_audit(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     [block] = re.findall(r"^\$ (APP_ENV=.*)$", page, re.MULTILINE)
     project = clone(bake(), tmp_path / "clone")
     assert shell(project, block).stdout.endswith("Nothing found.\n")
+    if Path("/dev/full").exists():
+        full = shell(project, f"{block} > /dev/full", check=False)
+        assert full.stderr.splitlines()[-1] == "Error: cannot write the output: no space left on device"
+        assert "Traceback" not in full.stderr
 
     with (project.package / "secure" / "web.py").open("a") as file:
         file.write("# an edit\n")

@@ -34,15 +34,23 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with output_errors():
+                return super().invoke(ctx)
         except (InvalidKeyringError, files.FileError, ProjectError, ScanError) as error:
             _fail(str(error))
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # click ends quietly
-                raise
-            with suppress(OSError, ValueError):  # what is still buffered would fail again at the exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            _fail(message("cannot write the output", (error.strerror or "unknown error").lower()))
+
+
+@contextmanager
+def output_errors() -> Iterator[None]:
+    """Show that the output cannot be written as a message, without a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # click ends quietly
+            raise
+        with suppress(OSError, ValueError):  # what is still buffered would fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(message("cannot write the output", (error.strerror or "unknown error").lower()))
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:

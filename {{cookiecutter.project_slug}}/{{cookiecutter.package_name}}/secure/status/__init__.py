@@ -24,7 +24,7 @@ from flask import Blueprint, Flask, Response, current_app, render_template
 from flask.cli import with_appcontext
 
 from ..keys import report
-from ..keys.commands import duration_option
+from ..keys.commands import duration_option, output_errors
 from ..keys.environment import APP_ENV
 from ..keys.keyring import RETENTION
 from ..keys.sources import RETENTION_SETTING
@@ -114,6 +114,7 @@ def icon() -> Response:
 @duration_option("--max-age", default="400d", show_default=True, help="The signing key must not be older.")
 @click.option("--accept", multiple=True, metavar="NAME", help="A finding that your team accepts. May be repeated.")
 @with_appcontext
+@output_errors()
 def audit(as_json: bool, max_age: int, accept: tuple[str, ...]) -> None:
     """Show versions, changes in secure/, keys, and what is looser than the defaults.
 

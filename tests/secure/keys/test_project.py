@@ -1,6 +1,7 @@
 """Which project a command acts on: the one in which it is run, or none."""
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,15 +119,19 @@ def test_sibling(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_installed(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     package = make("site-packages/shop")
-    for files in ((), (".env",), ("gunicorn.conf.py",)):
-        folder = make("run", *files)
+    for name, files in {"bare": (), "with settings": (".env",), "served": ("gunicorn.conf.py",)}.items():
+        folder = make(name, *files)
         monkeypatch.chdir(folder)
         assert find_project(package=package) == folder
+        monkeypatch.chdir(make(f"{name}/logs"))
+        if files:
+            assert refusal(package=package) == (
+                f"working directory {folder / 'logs'}: the app seems to run in {folder}\n"
+                f"hint: cd {shlex.quote(str(folder))}"
+            )
+        else:
+            assert find_project(package=package) == folder / "logs"
 
-    monkeypatch.chdir(make("run/logs"))
-    assert refusal(package=package) == (
-        f"working directory {make('run/logs')}: the app seems to run in {make('run')}\nhint: cd {make('run')}"
-    )
     monkeypatch.chdir(make("other", "pyproject.toml"))
     assert refusal(package=package) == (
         f"working directory {make('other')}: it belongs to {make('other')}, not to {package}\n"

@@ -112,7 +112,7 @@ def test_dead_primary(scene: Scene) -> None:
     scene.replica.client.replicaof("NO", "ONE")
     began = time.monotonic()
     assert scene.write() == 503
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 5, "it gives up, and does not wait for the server"
     assert scene.ready() == 503
     scene.proxy.target = scene.replica.port
 
@@ -188,7 +188,7 @@ def test_lost_connection(scene: Scene, fault: str) -> None:
         took = time.monotonic() - began
         print(f"| connection {fault} | 0 | {took:.2f} s | |")
         assert scene.ready() == 200
-        assert took < (0.5 if fault == "reset" else 1.5)
+        assert took < (0.9 if fault == "reset" else 1.9), "one second is the limit for an answer"
         assert scene.browser.user() == "ann"
 
 
@@ -204,4 +204,4 @@ def test_silent_drop_of_many_connections(scene: Scene) -> None:
     for _ in range(8):
         assert scene.write() == 200
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5, "each connection by itself would wait for a second"

@@ -220,9 +220,7 @@ def test_full_server(on_server: Browser, redis: RedisServer) -> None:
         assert on_server.put(a=2).status_code == 503
         assert on_server.user() == "ann"
         with on_server.app.app_context():
-            began = time.monotonic()
             assert not sessions.ready()
-            assert time.monotonic() - began < 1
     finally:
         redis.client.config_set("maxmemory", 0)
     with on_server.app.app_context():

@@ -149,7 +149,8 @@ def main() -> int:
     """Run it; the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         project = prepared(Path(folder), "".join(sys.argv[1:2]))
-        subprocess.run([*MUTMUT, "run"], cwd=project, env=ENVIRONMENT, check=True)
+        several = str(3 * (os.cpu_count() or 1))  # many tests wait
+        subprocess.run([*MUTMUT, "run", "--max-children", several], cwd=project, env=ENVIRONMENT, check=True)
         found = mutants(project)
         survivors = [mutmut(project, "show", each.name) for each in found if not each.noticed]
     print(*survivors, table(found), sep="\n")

@@ -4,16 +4,40 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from baking import COOKIECUTTER, TEMPLATE, UV, Bake, run
+from copying import COPIER
 from hypothesis import settings
+from warm import Warm
+
+TESTS = Path(__file__).parent
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+FIRST = ("suites/", "deploy/", "bake/test_building.py", "adversaries/")
+"""What takes long and cannot be shared out: it runs while there is other work for the other processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of FIRST."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(TESTS).as_posix()
+        return next((number for number, start in enumerate(FIRST) if name.startswith(start)), len(FIRST))
+
+    items.sort(key=place)
+
+
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all test processes of a run share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +65,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "GIT_COMMITTER_EMAIL": "tester@example.invalid",
         # Compiled once, outside the projects: a start takes half the time.
         "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode")),
+        "PYTHONPYCACHEPREFIX": str(of_all_workers(tmp_path_factory) / "bytecode"),
+        # What mypy knows of a library; it compares the content of each file.
+        "MYPY_CACHE_DIR": str(tmp_path_factory.mktemp("mypy")),
     }
 
 
@@ -70,7 +96,21 @@ def clone(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake]:
+def cookiecutter(environment: dict[str, str]) -> Iterator[Warm]:
+    """cookiecutter, loaded once."""
+    with Warm(str(COOKIECUTTER), environment) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def copier(environment: dict[str, str]) -> Iterator[Warm]:
+    """copier, loaded once."""
+    with Warm(COPIER, environment) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def bake_into(environment: dict[str, str], template: Path, cookiecutter: Warm) -> Callable[..., Bake]:
     """A function that bakes into a folder: `bake_into(folder, "-f", project_name="My App")`.
 
     `template` is where to bake from; `under` is a command that runs cookiecutter, such as `("env", "A=1")`;
@@ -88,7 +128,8 @@ def bake_into(environment: dict[str, str], template: Path) -> Callable[..., Bake
     ) -> Bake:
         extra = [f"{name}={value}" for name, value in answers.items()]
         command = (*under, str(COOKIECUTTER), "--no-input", *flags, "-o", str(folder), template, *extra)
-        result = run(*command, cwd=folder, environment=environment, check=check)
+        warm = None if under else cookiecutter
+        result = run(*command, cwd=folder, environment=environment, check=check, warm=warm)
         slug = answers.get("project_slug")
         projects = (
             [folder / slug] if slug else [path for path in folder.iterdir() if (path / "pyproject.toml").exists()]

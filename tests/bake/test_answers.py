@@ -17,6 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from pre_gen_project import problem
+from warm import Warm
 
 SETTINGS = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
 ENVIRONMENT = create_env_with_context({"cookiecutter": SETTINGS})
@@ -151,6 +152,13 @@ class Page(HTMLParser):
         self.texts += [(tag, data) for tag in self.tags[-1:]]
 
 
+@pytest.fixture(scope="module")
+def plain(shared: Bake) -> Page:
+    """The start page of a project with the default answers."""
+    code = PAGE.replace("from app.", "from my_flask_app.")
+    return Page(json.loads(shared.run(shared.program("python"), "-c", code).stdout)[2])
+
+
 def readme_head(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """The first two blocks of a Markdown text, as CommonMark reads them: what they are, what they hold."""
     tokens = MarkdownIt().parse(text)
@@ -167,22 +175,27 @@ def page_names(code: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_answer_is_data_in_every_file_and_never_runs(
-    text: str, tmp_path: Path, environment: dict[str, str], template: Path, shared: Bake
+    text: str,
+    tmp_path: Path,
+    environment: dict[str, str],
+    template: Path,
+    shared: Bake,
+    plain: Page,
+    cookiecutter: Warm,
 ) -> None:
     typed = f"{text}\napp\napp\n{text}\n{text}\n"
     command = (str(COOKIECUTTER), "-o", str(tmp_path), str(template))
-    result = run(*command, cwd=tmp_path, environment=environment, input=typed)
+    result = run(*command, cwd=tmp_path, environment=environment, input=typed, warm=cookiecutter)
     project = Bake(tmp_path / "app", result, environment)
 
     metadata = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
     assert (metadata["name"], metadata["description"], metadata["authors"]) == ("app", text, [{"name": text}])
 
     python = shared.program("python")
-    plain = json.loads(shared.run(python, "-c", PAGE.replace("from app.", "from my_flask_app.")).stdout)
     name, description, html = json.loads(project.run(python, "-c", PAGE).stdout)
     assert (name, description) == (text, text)
     page = Page(html)
-    assert page.tags == Page(plain[2]).tags
+    assert page.tags == plain.tags
     assert {("title", text), ("h1", text), ("p", text)} <= set(page.texts)
 
     readme = (project.path / "README.md").read_text("utf-8")

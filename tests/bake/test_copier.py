@@ -19,6 +19,7 @@ from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
 from pre_gen_project import DEPENDENCIES, KEYWORDS, LONGEST, TAKEN, WINDOWS_RESERVED, problem
 from slugify import slugify
+from warm import Warm
 
 CONFIG: dict[str, Any] = yaml.safe_load((TEMPLATE / "copier.yml").read_text("utf-8"))
 SETTINGS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))
@@ -34,14 +35,15 @@ OWN = "APP_ENV=development\nSECRET_KEY=6b1f0c9d2e8a4b7c5d3e9f8a7b6c5d4e3f2a1b0c\
 ONLY_COPY = "{{cookiecutter._copier_operation == 'copy'}}"
 
 
-def both(folder: Path, template: Path, environment: dict[str, str], *typed: str) -> tuple[Path, Path]:
+def both(folder: Path, template: Path, cookiecutter: Warm, copier: Warm, *typed: str) -> tuple[Path, Path]:
     """Bake with cookiecutter, whose user types the answers, and copy with copier; return the two projects."""
     names = dict(zip(LONGEST, typed, strict=False))
     baked, copied = folder / "baked", folder / "copied"
     baked.mkdir()
     lines = "".join(f"{answer}\n" for answer in (*typed, *[""] * (len(LONGEST) - len(typed))))
-    run(str(COOKIECUTTER), "-o", str(baked), str(template), cwd=baked, environment=environment, input=lines)
-    copy(template, copied, environment, answers=names)
+    command = (str(COOKIECUTTER), "-o", str(baked), str(template))
+    run(*command, cwd=baked, environment=cookiecutter.environment, input=lines, warm=cookiecutter)
+    copy(template, copied, copier.environment, answers=names, warm=copier)
     return next(baked.iterdir()), copied
 
 
@@ -57,9 +59,16 @@ def both(folder: Path, template: Path, environment: dict[str, str], *typed: str)
     ],
     ids=["defaults", "name", *map(str, range(len(HOSTILE) // 2))],
 )
-def test_same_tree(typed: tuple[str, ...], tmp_path: Path, template: Path, environment: dict[str, str]) -> None:
+def test_same_tree(
+    typed: tuple[str, ...],
+    tmp_path: Path,
+    template: Path,
+    environment: dict[str, str],
+    cookiecutter: Warm,
+    copier: Warm,
+) -> None:
     """Both tools write the same bytes and modes, and both create a key."""
-    baked, copied = both(tmp_path, template, environment, *typed)
+    baked, copied = both(tmp_path, template, cookiecutter, copier, *typed)
     expected = tree(baked, ".env")
     assert len(expected) > 60
     assert tree(copied, ".env", ANSWERS_FILE) == expected
@@ -122,11 +131,11 @@ def complaint(answers: dict[str, str]) -> str | None:
 
 
 @pytest.mark.parametrize(("prompt", "typed", "message"), REFUSED)
-def test_refused(
-    prompt: str, typed: str, message: str, tmp_path: Path, template: Path, environment: dict[str, str]
-) -> None:
+def test_refused(prompt: str, typed: str, message: str, tmp_path: Path, template: Path, copier: Warm) -> None:
     """A validator refuses what the hook refuses, with the same words, before anything is written."""
-    result = copy(template, tmp_path / "copied", environment, answers={prompt: typed}, check=False).result
+    typed_in = {prompt: typed}
+    copied = copy(template, tmp_path / "copied", copier.environment, answers=typed_in, check=False, warm=copier)
+    result = copied.result
     assert result.returncode == 1
     assert "Validation error for question" in result.stderr
     assert message in result.stderr
@@ -175,15 +184,17 @@ def test_key_in_no_other_file(tmp_path: Path, template: Path, environment: dict[
 
 
 @pytest.mark.parametrize("command", ["copy", "recopy"])
-def test_key_is_kept(command: str, tmp_path: Path, template: Path, environment: dict[str, str]) -> None:
+def test_key_is_kept(command: str, tmp_path: Path, template: Path, copier: Warm) -> None:
     """Another copy over a project leaves its `.env` as it is."""
-    project = copy(template, tmp_path / "copied", environment)
+    environment = copier.environment
+    project = copy(template, tmp_path / "copied", environment, warm=copier)
     env = project.path / ".env"
     env.write_text(OWN)
     env.chmod(0o640)
     before = env.stat()
-    again = {"copy": (str(template), str(project.path)), "recopy": (str(project.path),)}[command]
-    result = run(COPIER, command, "--trust", "--force", *again, cwd=tmp_path, environment=environment)
+    places = {"copy": (str(template), str(project.path)), "recopy": (str(project.path),)}[command]
+    again = (COPIER, command, "--trust", "--force", *places)
+    result = run(*again, cwd=tmp_path, environment=environment, warm=copier)
     assert "with its .env unchanged" in result.stdout
     assert env.read_text() == OWN
     after = env.stat()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 TEMPLATE = Path(__file__).resolve().parents[2]
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -59,19 +60,27 @@ def run(
     environment: Mapping[str, str],
     check: bool = True,
     input: str | None = None,
+    warm: Warm | None = None,
 ) -> Result:
-    """Run a command with `environment`, a shell's PWD, and no other variable."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**environment, "PWD": str(cwd)},
-        input=input or "",
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=600,
-    )
+    """Run a command with `environment`, a shell's PWD, and no other variable.
+
+    `warm` is the program that the command names, loaded with the same `environment`.
+    """
+    if warm:
+        assert warm.environment == environment
+        done = warm.run(*command, cwd=cwd, input=input or "")
+    else:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**environment, "PWD": str(cwd)},
+            input=input or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=600,
+        )
     if check and done.returncode:
         pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done

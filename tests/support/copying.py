@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from baking import Bake, run
+from warm import Warm
 
 COPIER = str(Path(sys.executable).with_name("copier"))
 
@@ -17,13 +18,14 @@ def copy(
     *flags: str,
     answers: Mapping[str, str] | None = None,
     check: bool = True,
+    warm: Warm | None = None,
 ) -> Bake:
     """Copy a template to `folder`, with defaults for the questions that `answers` leaves out."""
     data = folder.parent / f"{folder.name}.answers"
     data.write_text(json.dumps(answers or {}, ensure_ascii=False), "utf-8")
     command = (COPIER, "copy", "--trust", "--defaults", "--data-file", str(data), *flags, str(template), str(folder))
     try:
-        result = run(*command, cwd=folder.parent, environment=environment, check=check)
+        result = run(*command, cwd=folder.parent, environment=environment, check=check, warm=warm)
     finally:
         data.unlink()
     return Bake(folder, result, environment)

@@ -21,7 +21,10 @@ PACKAGES = (
     "python3-venv",
     "redis-server",
     "systemd-sysv",
+    "usr-is-merged",
 )
+MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
+"""It makes /bin a link at once; otherwise a program in Perl moves all files, and stays."""
 PROGRAMS = ("iptables", "mmdebstrap", "podman", "runc", "systemd-nspawn")
 
 
@@ -30,7 +33,8 @@ def bootstrap(folder: Path) -> None:
     # Removed at the end: a path-exclude filters every package, in a Python of its own.
     left_out = " ".join(f'"$1"/usr/share/{name}/*' for name in ("doc", "locale", "man"))
     options = ("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--customize-hook=rm -rf {left_out}")
-    subprocess.run(["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", "bookworm", str(folder)], check=True)
+    chosen = (f"--hook-dir={MERGED}", f"--include={','.join(PACKAGES)}")
+    subprocess.run(["mmdebstrap", *options, *chosen, "bookworm", str(folder)], check=True)
     # so that it can reach what this machine reaches
     certificates = Path("etc/ssl/certs/ca-certificates.crt")
     shutil.copy("/" / certificates, folder / certificates)

@@ -30,7 +30,7 @@ from chromium import chromium
 from flask import Flask, Response
 from itsdangerous import URLSafeTimedSerializer
 from npm import installed
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
 from recipes import PAGE as BUILDING
@@ -162,12 +162,11 @@ class Site:
 def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
     """One bake, in whose environment all packages of the page are installed."""
     bake = bake_into(tmp_path_factory.mktemp("building"))
-    # Many processes import many packages.
-    bake = replace(bake, environment={**bake.environment, "PYTHONDONTWRITEBYTECODE": ""})
     packages = [package for recipe in PAGE.values() for package in recipe.packages]
     packages += [package for line in re.findall("`uv add ([^`]+)`", TEXT) for package in shlex.split(line)]
     bake.run(UV, "add", "--quiet", "--no-sync", *packages)
-    return bake.synced()
+    bake.synced().run(bake.program("python"), "-m", "compileall", "-q", bake.package.name)
+    return bake
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +177,8 @@ def services() -> Iterator[Services]:
 
 def pasted(project: Bake, folder: Path, *names: str) -> Bake:
     """Return a copy of a project with these recipes and what they need; it shares the environment."""
-    copy = Bake(folder / "app", project.result, {**project.environment, "PYTHONPATH": str(folder / "app")})
-    shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv", ".git", "__pycache__"))
-    (copy.path / ".venv").symlink_to(project.path / ".venv")
+    copy = project.copied(folder / "app")
+    copy = replace(copy, environment={**project.environment, "PYTHONPATH": str(copy.path)})
     for recipe in with_needs(*names):
         apply(recipe, copy)
     return copy
@@ -480,8 +478,14 @@ def test_payment(site: Site) -> None:
     assert visitor.post("/pay", "/").headers["Location"] == "https://pay.example.org/checkout/1"
 
 
+@pytest.fixture(scope="module", name="chromium")
+def running_browser(environment: Mapping[str, str]) -> Iterator[Browser]:
+    with chromium(environment) as browser:
+        yield browser
+
+
 @pytest.fixture
-def browser_page(site: Site, tmp_path: Path) -> Iterator[Page]:
+def browser_page(site: Site, chromium: Browser, tmp_path: Path) -> Iterator[Page]:
     """A page of Chromium on the site; other sites are not asked, but pay.example.org answers with a popup."""
     popup = "<script>opener ? opener.postMessage('paid', '*') : document.write('no opener')</script>"
 
@@ -493,11 +497,11 @@ def browser_page(site: Site, tmp_path: Path) -> Iterator[Page]:
         else:
             route.fulfill(body="")
 
-    with chromium(site.project.environment) as browser, ExitStack() as stack:
+    with ExitStack() as stack:
         address = f"http://127.0.0.1:{site.port}"
         if site.production:
             address = stack.enter_context(tls(site.port, tmp_path)).url
-        context = browser.new_context(ignore_https_errors=True)
+        context = stack.enter_context(chromium.new_context(ignore_https_errors=True))
         context.route("**/*", answer)
         page = context.new_page()
         page.goto(address)

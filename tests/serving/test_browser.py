@@ -1,10 +1,9 @@
 """A real browser, Chromium: in development on plain HTTP, and in production behind TLS."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,8 +54,7 @@ def sites(shared: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             return stack.enter_context(started).port
 
         newest, *older = keyring(shared)
-        copy = replace(shared, path=folder / "project")
-        shutil.copytree(shared.path, copy.path, ignore=shutil.ignore_patterns(".venv"))
+        copy = shared.copied(folder / "project")
         (copy.path / ".env").write_text(f"SECRET_KEY={newest}\nSECRET_KEY_FALLBACKS={','.join(older)}\n")
         flask = (shared.program("flask"), "run", "--port", "PORT")
         gunicorn = (shared.program("gunicorn"), "--bind", "127.0.0.1:PORT")
@@ -357,13 +355,14 @@ def test_accessibility(
     sites: Sites, chromium: Browser, axe: str, mode: str, path: str, scheme: Literal["light", "dark"]
 ) -> None:
     """axe-core finds nothing wrong, on a narrow and on a wide screen."""
-    for viewport in (NARROW, WIDE):
-        context = chromium.new_context(ignore_https_errors=True, color_scheme=scheme, viewport=viewport)
-        page = context.new_page()
-        page.goto(sites[mode] + path)
+    context = chromium.new_context(ignore_https_errors=True, color_scheme=scheme, viewport=NARROW)
+    page = context.new_page()
+    page.goto(sites[mode] + path)
 
+    for viewport in (NARROW, WIDE):
+        page.set_viewport_size(viewport)
         assert barriers(page, axe) == []
-        context.close()
+    context.close()
 
 
 def test_axe_control(sites: Sites, chromium: Browser, axe: str) -> None:

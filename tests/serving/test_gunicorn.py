@@ -7,16 +7,13 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import flask_unsign_wordlist
@@ -27,9 +24,12 @@ from serving import wait_until
 
 PUBLIC_KEY = re.compile(rb"^'([0-9a-f]{64})'$", re.MULTILINE)
 FLAGS = [
-    (*preload, "--worker-class", worker, "--workers", workers)
-    for preload, worker, workers in product(((), ("--preload",)), ("sync", "gthread"), ("1", "4"))
+    ("--worker-class", "sync", "--workers", "1"),
+    ("--worker-class", "gthread", "--workers", "4"),
+    ("--preload", "--worker-class", "sync", "--workers", "4"),
+    ("--preload", "--worker-class", "gthread", "--workers", "1"),
 ]
+"""Each value of a flag with each value of another one."""
 preload_or_not = pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
 
 
@@ -136,10 +136,7 @@ def site(shared: Bake, tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def own(shared: Bake, tmp_path: Path) -> Bake:
     """A copy of the project for a test that changes it."""
-    copy = replace(shared, path=tmp_path / "own")
-    shutil.copytree(shared.path, copy.path, ignore=shutil.ignore_patterns(".venv"))
-    (copy.path / ".venv").symlink_to(shared.path / ".venv")
-    return copy
+    return shared.copied(tmp_path / "own")
 
 
 @preload_or_not

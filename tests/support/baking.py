@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,20 @@ class Bake:
     def program(self, name: str) -> str:
         """The path of a program in the project's environment, which `synced` makes."""
         return str(self.path / ".venv" / "bin" / name)
+
+    def copied(self, folder: Path) -> "Bake":
+        """A copy of the project in `folder`, for a test that changes it; it shares the environment.
+
+        What Python has compiled is copied too: a copy of a file has its time.
+        """
+        compiled = Path(self.environment["PYTHONPYCACHEPREFIX"])
+        ignored = shutil.ignore_patterns(".venv", ".git")
+        for root in (Path("/"), compiled):
+            place = root / self.path.relative_to("/")
+            if place.exists():
+                shutil.copytree(place, root / folder.relative_to("/"), ignore=ignored)
+        (folder / ".venv").symlink_to(self.path / ".venv")
+        return replace(self, path=folder)
 
     def synced(self, python: str = sys.executable) -> "Bake":
         """The same project with its environment made, for the interpreter `python`."""

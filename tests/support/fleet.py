@@ -22,7 +22,7 @@ CLOCK_AHEAD = 1.0
 THREADS = 8
 """Threads of a gthread worker; a sync worker has one."""
 CLIENTS = 30
-PAUSE = 0.2
+PAUSE = 0.3
 """Seconds that a client waits between two requests."""
 SLOW_EVERY = 19
 """One of so many requests is a slow one; odd, so that each of two instances gets some."""

@@ -4,11 +4,13 @@ import http.client
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from baking import Bake, run
+from secure.keys.key_format import generate_text
 from serving import LIMIT, free_port, wait_until
 
 APPS = Path(__file__).parents[1] / "apps"
@@ -116,8 +118,7 @@ class Site(Server):
         self._cookies: dict[str, str] = {}
         self._count = 0
         variables = {"SECRET_KEY_FILE": str(self.keys), "SECRET_KEY_INTERVAL": "1s"}
-        key = run(bake.program("flask"), "secret-key", "generate", cwd=bake.path, environment=bake.environment)
-        self.keys.write_text(key.stdout)
+        self.keys.write_text(f"{generate_text(int(time.time()))}\n")
         super().__init__(bake, folder / "gunicorn.log", variables, *flags, app="visited:app()")
 
     def visit(self) -> tuple[int, str]:

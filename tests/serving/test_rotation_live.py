@@ -23,7 +23,7 @@ INTERVAL = 1
 """Seconds between two looks at the key file."""
 ACTIVATION_DELAY = 120
 """Seconds from a rotation until the new key signs. The tests put the clocks ahead to shortly before that."""
-CHANGES = 150
+CHANGES = 75
 """Changes of the keyring that the threads of one worker see."""
 
 StartFleet = Callable[..., Fleet]

@@ -21,7 +21,7 @@ from running import APPS, Server
 from serving import LIMIT, wait_until
 
 CLIENTS = 8
-PAUSE = 0.01
+PAUSE = 0.03
 """Seconds that a client waits between two requests."""
 SECONDS = 0.1
 """What one request of ten takes."""

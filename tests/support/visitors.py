@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 
 VISITORS = 4
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds between two requests of a visitor."""
 LIMIT = 30
 """Seconds for which a visitor waits for an answer."""

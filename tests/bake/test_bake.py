@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -151,13 +150,3 @@ def test_a_team_mate_makes_a_key_of_their_own_in_a_fresh_clone(tmp_path: Path, b
     with start(theirs, tmp_path) as server:
         assert server.get().status == 200
     assert theirs.run("git", "status", "--porcelain").stdout in ("", "?? uv.lock\n")
-
-
-def test_pip_and_a_virtual_environment_are_enough(tmp_path: Path, bake: Callable[..., Bake]) -> None:
-    project = bake()
-    project.run(sys.executable, "-m", "venv", ".venv")
-    project.run(project.program("pip"), "install", "--quiet", "-e", ".")
-    with start(project, tmp_path) as server:
-        answer = server.get()
-    assert answer.status == 200
-    assert "<h1>My Flask App</h1>" in answer.body

@@ -96,7 +96,7 @@ def test_editorconfig(bake: Callable[..., Bake]) -> None:
 def test_dev_container(cloned: Bake, tmp_path: Path) -> None:
     """It needs no secret: the command that prepares it creates a key, and the app starts."""
     container = json.loads((cloned.path / CONTAINER).read_text("utf-8"))
-    cloned.run(sys.executable, "-m", "venv", str(tmp_path / "image"))
+    cloned.run(UV, "venv", "--quiet", "--seed", str(tmp_path / "image"))
     python = replace(cloned, environment={**cloned.environment, "PATH": f"{tmp_path}/image/bin:/usr/bin:/bin"})
 
     prepared = shell(python, container["postCreateCommand"])

@@ -102,7 +102,8 @@ def test_lowest_versions(bake: Callable[..., Bake]) -> None:
     project = bake()
     project.run(UV, "sync", "--quiet", "--resolution", "lowest-direct", "--group", "dev", "--all-extras")
     for command in CHECKS:
-        project.run("sh", "-c", command.replace("uv run", "uv run --no-sync"))
+        if not command.endswith(" pytest") or "coverage" in command:  # coverage runs it
+            project.run("sh", "-c", command.replace("uv run", "uv run --no-sync"))
 
 
 @pytest.mark.parametrize("package", ["a", "m" * 60, "zz_top_9"])

@@ -1,7 +1,6 @@
 """Run the commands of both READMEs, as they are written and in their order."""
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +85,9 @@ def test_project(way: Callable[[str], str], steps: list[list[str]], tmp_path: Pa
             port, page = SERVERS[line]
             start = ("bash", "-ec", "\n".join([*shell, f"exec {way(line)} {port}"]))
             with serving(*start, folder=clone, log=tmp_path / "log", environment=project.environment) as server:
-                said[line] = str(server.get(page).status)
+                answer = server.get(page)
+                said[line] = str(answer.status)
+                assert ("<h1>My Flask App</h1>" in answer.body) == (page == "/")
         else:
             said[line] = project.run("bash", "-ec", "\n".join([*shell, way(line)])).stdout
 

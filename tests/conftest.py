@@ -20,6 +20,11 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return how many test processes there are: one more than processors, since many tests wait for a server."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
+
+
 FIRST = ("suites/", "deploy/", "bake/test_building.py", "adversaries/")
 """What takes long and cannot be shared out: it runs while there is other work for the other processes."""
 

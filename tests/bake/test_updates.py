@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from baking import COOKIECUTTER, PROJECT, TEMPLATE, Bake, Result, run
 from copying import COPIER, copy, tree
 from programs import program
 from readme import blocks
+from warm import Warm
 
 PAGE = TEMPLATE / "docs" / "updating.md"
 ADDRESS = "https://git.example.org/flask-secure-start.git"
@@ -47,17 +48,24 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), "utf-8")
 
 
+def called(*command: str, cwd: Path, copier: Warm, check: bool = True) -> Result:
+    """Run a command, or copier, with the variables of `copier`."""
+    warm = copier if command[0] == COPIER else None
+    return run(*command, cwd=cwd, environment=copier.environment, check=check, warm=warm)
+
+
 @dataclass(frozen=True)
 class Team:
     """A project of a team that uses one of the tools, and all that it has read on its terminal."""
 
     tool: str
     project: Bake
+    copier: Warm
     said: list[str]
 
     def run(self, *command: str, check: bool = True) -> Result:
         """Run a command in the project's folder."""
-        result = self.project.run(*command, check=check)
+        result = called(*command, cwd=self.project.path, copier=self.copier, check=check)
         self.said.extend((result.stdout, result.stderr))
         return result
 
@@ -100,6 +108,13 @@ def own(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def copier(own: dict[str, str]) -> Iterator[Warm]:
+    """Copier with these variables, loaded once."""
+    with Warm(COPIER, own) as warm:
+        yield warm
+
+
+@pytest.fixture
 def tags(tmp_path: Path, template: Path, own: dict[str, str]) -> Path:
     """The template in a repository with three tags, each of which changes the project."""
     repository = tmp_path / "template.git"
@@ -135,7 +150,9 @@ def release(repository: Path, tag: str, environment: Mapping[str, str]) -> None:
 
 
 @pytest.fixture(params=["copier", "cruft"])
-def make_team(request: pytest.FixtureRequest, tmp_path: Path, tags: Path, own: dict[str, str]) -> Callable[..., Team]:
+def make_team(
+    request: pytest.FixtureRequest, tmp_path: Path, tags: Path, own: dict[str, str], copier: Warm
+) -> Callable[..., Team]:
     """A function that makes a team: `make_team(before_commit)` changes the fresh project first."""
 
     def make(before_commit: Callable[[Path], object] = lambda _: None) -> Team:
@@ -145,8 +162,9 @@ def make_team(request: pytest.FixtureRequest, tmp_path: Path, tags: Path, own: d
         start = {"copier": "copier copy", "cruft": "cruft create"}[request.param]
         questions = () if request.param == "copier" else ("--no-input",)
         command = (*typed(start, ADDRESS, tags.as_uri()), *questions)
-        result = run(*command, cwd=home, environment=own)
-        team = Team(request.param, Bake(home / "my-flask-app", result, own), [result.stdout, result.stderr])
+        result = called(*command, cwd=home, copier=copier)
+        project = Bake(home / "my-flask-app", result, own)
+        team = Team(request.param, project, copier, [result.stdout, result.stderr])
         before_commit(team.project.path)
         for line in FIRST_COMMIT:
             team.run("bash", "-ec", line)
@@ -223,16 +241,16 @@ def test_rejected(make_team: Callable[..., Team]) -> None:
     assert team.env_file() == before
 
 
-def test_task_in_every_operation(tmp_path: Path, tags: Path, own: dict[str, str]) -> None:
+def test_task_in_every_operation(tmp_path: Path, tags: Path, own: dict[str, str], copier: Warm) -> None:
     """A control: if a version runs its tasks in an update too, a later one deletes the key."""
     run("git", "checkout", "--quiet", "-B", "wrong", "v0.1.0", cwd=tags, environment=own)
     edit(tags / "copier.yml", "    when: \"{{cookiecutter._copier_operation == 'copy'}}\"\n", "")
     release(tags, "v0.1.1", own)
-    project = copy(tags.as_uri(), tmp_path / "project", own, "--vcs-ref", "v0.1.1")
+    project = copy(tags.as_uri(), tmp_path / "project", own, "--vcs-ref", "v0.1.1", warm=copier)
     for command in (("add", "--all"), ("commit", "--quiet", "--message", "Created")):
         project.run("git", *command)
     assert (project.path / ".env").exists()
-    project.run(*typed("copier update"), "--vcs-ref", "v0.3.0")
+    called(*typed("copier update"), "--vcs-ref", "v0.3.0", cwd=project.path, copier=copier)
     assert not (project.path / ".env").exists()
 
 

@@ -480,22 +480,27 @@ def test_tls_and_password(shared: Bake, tmp_path: Path, environment: dict[str, s
 # The extras
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+    """A project whose environment a test makes."""
+    return bake_into(tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize(
     ("store", "extra", "then"),
     [("encrypted", "encrypted", ""), ("redis://127.0.0.1:9", "redis", "does not answer")],
 )
-def test_missing_extra(bake: Callable[..., Bake], store: str, extra: str, then: str) -> None:
+def test_missing_extra(plain: Bake, store: str, extra: str, then: str) -> None:
     """A store whose library is not installed names the command that installs it."""
-    project = bake()
-    project.run(UV, "sync", "--quiet", "--no-dev")
+    plain.run(UV, "sync", "--quiet", "--no-dev")
     start = (UV, "run", "--no-sync", "flask", "routes")
-    refused = project.run(*start, check=False, SESSION_STORE=store)
+    refused = plain.run(*start, check=False, SESSION_STORE=store)
     line = f"hint: run: uv sync --extra {extra} (or: pip install -e '.[{extra}]')"
     assert line in refused.stderr.splitlines()
 
     command = line.removeprefix("hint: run: ").partition(" (")[0]
-    project.run(*command.split(), "--quiet", "--no-dev")
-    after = project.run(*start, check=False, SESSION_STORE=store)
+    plain.run(*command.split(), "--quiet", "--no-dev")
+    after = plain.run(*start, check=False, SESSION_STORE=store)
     assert (after.returncode == 0) is (not then)
     assert then in after.stderr
     assert "uv sync" not in after.stderr

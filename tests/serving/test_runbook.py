@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -142,16 +142,16 @@ def example(project: Bake) -> str:
     return (project.path / ".env.example").read_text("utf-8")
 
 
-@pytest.fixture
-def clone(project: Bake, tmp_path: Path) -> Bake:
+def cloned(project: Bake, folder: Path) -> Bake:
     """A fresh clone, without `.env` and without an environment."""
-    folder = tmp_path / "clone"
-    project.run("git", "clone", "--quiet", str(project.path), str(folder))
-    return Bake(folder, project.result, project.environment)
+    clone = folder / "clone"
+    project.run("git", "clone", "--quiet", str(project.path), str(clone))
+    return Bake(clone, project.result, project.environment)
 
 
-def test_workflow(clone: Bake, tmp_path: Path) -> None:
+def test_workflow(project: Bake, tmp_path: Path) -> None:
     """The steps of the CI workflow pass on a fresh clone, on a machine with no more than uv and git."""
+    clone = cloned(project, tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "uv").symlink_to(UV)
@@ -164,9 +164,11 @@ def test_workflow(clone: Bake, tmp_path: Path) -> None:
             clone.run("bash", "-e", "-c", step, CI="true", PATH=f"{tools}:/usr/bin:/bin")
 
 
-@pytest.fixture
-def hooked(clone: Bake, tmp_path: Path) -> Bake:
+@pytest.fixture(scope="module")
+def with_hook(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """A clone with the git hook that the page describes; then there is no network."""
+    tmp_path = tmp_path_factory.mktemp("hook")
+    clone = cloned(project, tmp_path)
     section = (clone.path / PAGE).read_text("utf-8").partition("\n## A git hook\n")[2].partition("\n## ")[0]
     [config] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     typed = re.findall(r"^```sh\n(.*)\n```$", section, re.MULTILINE)
@@ -183,6 +185,15 @@ def hooked(clone: Bake, tmp_path: Path) -> Bake:
     hooked = Bake(clone.path, clone.result, environment).synced()
     hooked.run("bash", "-e", "-c", *typed)
     return Bake(clone.path, clone.result, {**environment, "UV_OFFLINE": "1"})
+
+
+@pytest.fixture
+def hooked(with_hook: Bake) -> Iterator[Bake]:
+    """The same clone for each test, without what another test has left there."""
+    head = with_hook.run("git", "rev-parse", "HEAD").stdout.strip()
+    yield with_hook
+    with_hook.run("git", "reset", "--quiet", "--hard", head)
+    with_hook.run("git", "clean", "--quiet", "-fd")
 
 
 def test_commit_with_key(hooked: Bake) -> None:

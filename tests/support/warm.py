@@ -26,35 +26,40 @@ class Warm:
 
     def __init__(self, script: str, environment: Mapping[str, str]) -> None:
         self._script, self.environment = script, dict(environment)
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process:
+            self._process.communicate()
+
+    def run(self, *command: str, cwd: Path, input: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run the command, whose first word is the program; load the program before its first run."""
+        process = self._process = self._process or self._loaded()
+        assert process.stdin
+        assert process.stdout
+        with ExitStack() as stack:
+            files = [stack.enter_context(tempfile.NamedTemporaryFile("w+", errors="replace")) for _ in STREAMS]
+            files[0].write(input)
+            files[0].flush()
+            variables = self.environment | {"PWD": str(cwd)}
+            request = json.dumps([command, str(cwd), variables, [file.name for file in files]])
+            print(request, file=process.stdin, flush=True)
+            status = int(process.stdout.readline())
+            return subprocess.CompletedProcess(command, status, files[1].read(), files[2].read())
+
+    def _loaded(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
             [sys.executable, __file__, self._script],
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._process.communicate()
-
-    def run(self, *command: str, cwd: Path, input: str = "") -> "subprocess.CompletedProcess[str]":
-        """Run the command, whose first word is the program."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin
-        assert stdout
-        with ExitStack() as stack:
-            files = [stack.enter_context(tempfile.NamedTemporaryFile("w+", errors="replace")) for _ in STREAMS]
-            files[0].write(input)
-            files[0].flush()
-            variables = self.environment | {"PWD": str(cwd)}
-            print(json.dumps([command, str(cwd), variables, [file.name for file in files]]), file=stdin, flush=True)
-            status = int(stdout.readline())
-            return subprocess.CompletedProcess(command, status, files[1].read(), files[2].read())
 
 
 def main(script: str) -> None:

@@ -25,8 +25,11 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
 
 
-FIRST = ("suites/", "deploy/", "bake/test_building.py", "adversaries/")
-"""What takes long and cannot be shared out: it runs while there is other work for the other processes."""
+FIRST = ("deploy/test_container.py", "suites/", "deploy/", "bake/test_building.py", "adversaries/")
+"""What takes long and cannot be shared out: it runs while there is other work for the other processes.
+
+The containers come before a machine with systemd: after one, podman waits 20 s for the end of each container.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

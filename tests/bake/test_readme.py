@@ -1,6 +1,7 @@
 """Run the commands of both READMEs, as they are written and in their order."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 

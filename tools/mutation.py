@@ -65,8 +65,9 @@ class Reachable(ast.NodeTransformer):
     """Puts code where mutmut changes it: it passes over a decorated function, and over one in an `if`."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> list[ast.stmt]:
-        """The function bare, and each decorator called after it."""
-        calls = [f"{node.name} = {ast.unparse(each)}({node.name})" for each in reversed(node.decorator_list)]
+        """The function bare, and each decorator called after it; `cache` would keep what the first run has made."""
+        decorators = [ast.unparse(each) for each in reversed(node.decorator_list)]
+        calls = [f"{node.name} = {each}({node.name})" for each in decorators if each != "cache"]
         node.decorator_list = []
         self.generic_visit(node)
         return [node, *ast.parse("\n".join(calls)).body]

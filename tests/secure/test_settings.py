@@ -4,7 +4,7 @@ import enum
 import os
 import sys
 import traceback
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -633,10 +633,14 @@ def test_flask_config() -> None:
     assert (development["APP_ENV"], production["APP_ENV"]) == ("development", "production")
     assert [loaded(APP_ENV=name).flask_config()["TESTING"] for name in ("testing", "production")] == [True, False]
     for values in (development, production):
-        assert values["SESSION_COOKIE_HTTPONLY"] is True
-        assert values["SESSION_COOKIE_SAMESITE"] == "Lax"
+        for kind in ("SESSION", "REMEMBER"):
+            assert values[f"{kind}_COOKIE_SECURE"] is (values is production)
+            assert values[f"{kind}_COOKIE_HTTPONLY"] is True
+            assert values[f"{kind}_COOKIE_SAMESITE"] == "Lax"
         assert values["TRUSTED_HOSTS"] is values["WTF_CSRF_TIME_LIMIT"] is None
         assert values["MAX_FORM_PARTS"] == 200
         assert values["PERMANENT_SESSION_LIFETIME"] == values["SESSION_IDLE_TIMEOUT"] == 7 * DAY
     assert production["MAX_FORM_MEMORY_SIZE"] == production["MAX_CONTENT_LENGTH"] == 9
     assert production["SESSION_STORE"] == "signed"
+    store = replace(loaded(), session_store="redis://:hunter2@127.0.0.1").flask_config()["SESSION_STORE"]
+    assert store == "redis", "its address may have a password"

@@ -156,6 +156,7 @@ def test_predictor_is_a_distribution(alphabet: str, predictor: foreign.Predictor
 
     assert {len(each) for each in odds} == {len(before) + 1}
     assert sum(each[-1] for each in odds) / len(alphabet) <= 1 + 1e-9
+    assert sum(foreign._TRUST) == pytest.approx(1)
 
 
 def test_bound() -> None:

@@ -167,9 +167,7 @@ def refusal(text: str) -> tuple[str, str | None] | None:
 
 def saved_bits(text: str, alphabet: str) -> float:
     """Return how many bits the guesser saves on `text`, or on its best beginning, against a uniform code."""
-    rest = len(_PREDICTORS) - 1
-    trust = [0.4, 0.25, *[0.35 / rest] * rest]  # at first: most in chance, then in words
-    fresh = [share * 0.03 for share in trust]
+    trust, fresh = _TRUST, [share * 0.03 for share in _TRUST]
     saved = best = 0.0
     for odds in zip(*(predictor(text, alphabet) for predictor in _PREDICTORS), strict=True):
         worth = list(map(mul, trust, (1.0, *odds)))
@@ -272,6 +270,8 @@ _PREDICTORS: tuple[Predictor, ...] = (
     *(partial(_frequent, _case, 2), partial(_frequent, str, 12), partial(_frequent, _HEX.__contains__, 2)),
     *(partial(_sequence, order, stride) for order in _ORDERS for stride in (1, 2, 3, 4)),
 )
+_TRUST = [0.4, 0.25, *[0.35 / (len(_PREDICTORS) - 1)] * (len(_PREDICTORS) - 1)]
+"""At first: most in chance, then in words. The sum is 1."""
 
 
 def _decoded(text: str) -> Iterator[str]:

@@ -170,3 +170,43 @@ def test_bound() -> None:
 def test_cut_hex_is_accepted() -> None:
     """As documented: nothing tells a cut key from a shorter one."""
     assert refusal(secrets.token_hex(32)[:47]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "alphabet", "bits"),
+    [
+        ("Correct-Horse-Battery-Staple-1234", foreign._BYTES[33:127], 111.055063),
+        ("qwertyuiop1qaz2wsx3edcP@ssw0rd!", foreign._BYTES[33:127], 102.675408),
+        ("aaaaaaaaBBBBBBBB1111111122222222", foreign._ALNUM, 103.716713),
+        ("s3cr3t_k3y_f0r_my_4pp_2024_xYz", foreign._ALNUM + "-_", 39.402593),
+        ("deadbeefcafe00112233445566778899", foreign._HEX, 62.25904),
+        ("GeheimnisvolleSchluesselwoerter42", foreign._ALNUM, 57.142381),
+        ("THE_KEY_OF_THE_APP_IS_NOT_HERE__", foreign._ALNUM + "-_", 72.90347),
+        ("zyxwvutsrqponmlkjihgfedcba987654", string.digits + string.ascii_lowercase, 135.343063),
+        ("x\x01y\x02z\x00password\xff\xfe", foreign._BYTES, 41.142805),
+        ("kIx3v9_Qm7-aZ0yR2tW5uB8cD1eF4gH6jL", foreign._ALNUM + "-_", 0.0),
+    ],
+)
+def test_saved_bits(text: str, alphabet: str, bits: float) -> None:
+    """A change of the rule is meant: it could refuse a key that an app uses."""
+    assert saved_bits(text, alphabet) == pytest.approx(bits, abs=1e-6)
+
+
+SENTENCE = "is it so?>>no?>>yes?>>it is a secret"
+
+
+@pytest.mark.parametrize(
+    ("encode", "before"),
+    [
+        (base64.b64encode, ""),
+        (base64.urlsafe_b64encode, ""),
+        (base64.b32encode, ""),
+        (base64.b16encode, ""),
+        (lambda octets: base64.b16encode(octets).lower(), ""),
+        (lambda octets: b"xx" + base64.b64encode(octets), "q"),
+    ],
+)
+def test_decoded(encode: Callable[[bytes], bytes], before: str) -> None:
+    """Each encoding is read, from wherever the text begins."""
+    text = encode(SENTENCE.encode()).decode().rstrip("=")
+    assert [*foreign._decoded(text)] == [before + SENTENCE]

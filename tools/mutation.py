@@ -75,7 +75,10 @@ class Reachable(ast.NodeTransformer):
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         """What a POSIX system runs."""
         self.generic_visit(node)
-        return node.body if ast.unparse(node.test) == "sys.platform != 'win32'" else node
+        test = ast.unparse(node.test)
+        if test == "sys.platform == 'win32'":
+            return node.orelse
+        return node.body if test == "sys.platform != 'win32'" else node
 
 
 @dataclass(frozen=True)

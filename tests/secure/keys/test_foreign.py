@@ -188,7 +188,7 @@ def test_cut_hex_is_accepted() -> None:
     ],
 )
 def test_saved_bits(text: str, alphabet: str, bits: float) -> None:
-    """A change of the rule is meant: it could refuse a key that an app uses."""
+    """Change the rule on purpose only: it could refuse a key that an app uses."""
     assert saved_bits(text, alphabet) == pytest.approx(bits, abs=1e-6)
 
 

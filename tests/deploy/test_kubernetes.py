@@ -246,7 +246,7 @@ def test_no_key_generated(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_additions(version: str) -> None:
-    """What the page adds for a database is valid, and where it is meant to be."""
+    """What the page adds for a database is valid, and in its place."""
     before, after = manifests(), with_additions()
     changed = [new for old, new in zip(before, after, strict=True) if new != old]
     assert [(each["kind"], each["metadata"]["name"]) for each in changed] == [

@@ -183,10 +183,10 @@ class DefaultHeaders:
         return found
 
     @lru_cache(maxsize=256)  # noqa: B019 - an app has one, and most of its responses have the same names
-    def missing(self, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    def missing(self, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Return what a response with these headers lacks; what a response varies on adds up."""
         given = {*map(str.lower, names)}
-        return [item for key, item in self.by_name.items() if key not in given or key == "vary"]
+        return tuple([item for key, item in self.by_name.items() if key not in given or key == "vary"])
 
 
 def csp_nonce() -> str:
@@ -249,7 +249,7 @@ class SecureResponse(Response):
         pending, self._pending = self._pending, False
         body, status, headers = super().get_wsgi_response(environ)
         self._pending = pending  # a view may return it again
-        return body, status, headers + _missing(headers) if pending else headers
+        return body, status, [*headers, *_missing(headers)] if pending else headers
 
 
 def _complete(response: Response) -> Response:
@@ -260,8 +260,8 @@ def _complete(response: Response) -> Response:
     return response
 
 
-def _missing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if current_app else []
+def _missing(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if current_app else ()
 
 
 def _extended(directives: Mapping[str, Iterable[str]], more: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

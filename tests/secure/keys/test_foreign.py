@@ -81,11 +81,31 @@ def accepted(texts: list[str]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 def test_no_false_refusal(generate: Callable[[], str]) -> None:
     keys = [generate() for _ in range(KEYS)]
 
     assert [(key, refusal(key)) for key in keys if len(accepted([key])) != 1] == []
+
+
+@pytest.mark.parametrize(
+    ("start", "alphabet", "length"),
+    [
+        ("EAA", string.digits + "ABCDEF", 64),
+        ("EAA", string.digits + "ABCDEF", 128),
+        ("EAA", string.ascii_uppercase + "234567", 104),
+        ("MII", string.ascii_uppercase + "234567", 104),
+        ("AG", string.ascii_uppercase + "234567", 104),
+        ("SK", string.ascii_uppercase + "234567", 56),
+        ("A3", string.ascii_uppercase + string.digits, 64),
+    ],
+)
+def test_start_of_a_token(start: str, alphabet: str, length: int) -> None:
+    """One random key in some thousands begins so; a token has letters that this key cannot have."""
+    keys = [start + characters(alphabet, length - len(start), length - len(start)) for _ in range(20)]
+
+    assert accepted(keys) == keys
 
 
 @pytest.mark.parametrize("kind", dict(NOT_KEYS))
@@ -103,6 +123,7 @@ def test_list_is_long() -> None:
     assert len(dict(NOT_KEYS)) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in dict(NOT_KEYS) if kind.startswith(("instr", "key", "seq"))])
 def test_variants(kind: str) -> None:
     """Words, walks and sequences stay recognizable in another case and with a tail."""

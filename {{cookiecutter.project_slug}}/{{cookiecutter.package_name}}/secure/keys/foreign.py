@@ -67,14 +67,15 @@ _OTHER_SECRET = {
 gl[a-z]{1,5}t-[\w-]{20} gloas- glsa_ glc_eyJ xox[a-z]- xapp-\d- [rs]k_(?:live|test|prod)_ whsec_ SG\.[\w-]{16,}\.
 npm_\w{36}$ pypi-AgE AGE-SECRET-KEY- age1[a-z0-9]{58}$ AIza[\w-]{35}$ ya29\. GOCSPX- sk-(?:proj|ant|admin|svcacct)-
 sk-.{20}T3BlbkFJ hf_[A-Za-z]{34}$ api_org_ hv[sbr]\.\w do[opr]_v1_ dp\.[a-z]{2,5}\. dckr_[a-z]at_ sq0[a-z]{3}-
-EAA[\w-]{60} shp[a-z]{2}_(?i:[0-9a-f]{32}) lin_api_ gsk_\w{52}$ NRAK- PMAK- HRKU- ATATT3 fo1_[\w-]{43}$ fm2_lJP FlyV1
-pplx- pscale_ r8_\w{37}$ secret_\w{43}$ ntn_\d{11} \d{8,10}:[\w-]{35}$ \w{3}\dQ~[\w.~-]{31,34}$ SK(?i:[0-9a-f]{32})$
-A3-[A-Z0-9]{6}- p8e-\w{32}$ AKCp\w{69}$ cmVmdGtu CLOJARS_ duffel_ EZ[AT]K\w{54}$ FLW\w+_TEST- fio-u- ico-\w{32}$
-pat\.[\w-]{22}\. \w{6}_\w{29}_mmk$ pnu_\w{36}$ rdme_ tk-us- sntrys_ shippo_ sgp_[0-9a-f]{16} sha(?:256|384|512)[-:~]
-AQ(?:IC|EC)AH AQAAANCMnd8 CiQA[\w+/=-]{90} Ag[AB][\w+/]{250} gAAAAAB U2FsdGVkX1 H4sIA UEsDB xprv\w{100} AAAAB3NzaC1
-AAAAC3NzaC1 ssh-\w+AAAA IQoJb3JpZ2lu FwoGZXIvYXdz EJ\[1: SHA256:[\w+/]{43}$ MIIEpAIBAAK MIIBIjANBg MCowBQYDK2V MFkwEwYHK
-pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_ vercel_blob_rw_ tskey-
-MII\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
+EAA(?=[^a-z]*[a-z])[\w-]{60} shp[a-z]{2}_(?i:[0-9a-f]{32}) lin_api_ gsk_\w{52}$ NRAK- PMAK- HRKU- ATATT3 fm2_lJP
+fo1_[\w-]{43}$ FlyV1 pplx- pscale_ r8_\w{37}$ secret_\w{43}$ ntn_\d{11} \d{8,10}:[\w-]{35}$ \w{3}\dQ~[\w.~-]{31,34}$
+SK(?i:[0-9a-f]{32})$ A3-[A-Z0-9]{6}- p8e-\w{32}$ AKCp\w{69}$ cmVmdGtu CLOJARS_ duffel_ EZ[AT]K\w{54}$ FLW\w+_TEST-
+fio-u- ico-\w{32}$ pat\.[\w-]{22}\. \w{6}_\w{29}_mmk$ pnu_\w{36}$ rdme_ tk-us- sntrys_ shippo_ sgp_[0-9a-f]{16}
+sha(?:256|384|512)[-:~] AQ(?:IC|EC)AH AQAAANCMnd8 CiQA[\w+/=-]{90} Ag[AB][\w+/]{250} gAAAAAB U2FsdGVkX1 H4sIA UEsDB
+xprv\w{100} AAAAB3NzaC1 AAAAC3NzaC1 ssh-\w+AAAA IQoJb3JpZ2lu FwoGZXIvYXdz EJ\[1: SHA256:[\w+/]{43}$ MIIEpAIBAAK
+MIIBIjANBg MCowBQYDK2V MFkwEwYHK pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_
+vercel_blob_rw_ tskey-
+MII(?=[^a-z]*[a-z])\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
     "is a password hash": r"""
 \$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$ \{\w+\}[\w+/=]+$
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",

@@ -26,10 +26,7 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 FIRST = ("deploy/test_container.py", "suites/", "deploy/", "bake/test_building.py", "adversaries/")
-"""What takes long and cannot be shared out: it runs while there is other work for the other processes.
-
-The containers come before a machine with systemd: after one, podman waits 20 s for the end of each container.
-"""
+"""What takes long and cannot be shared out: it runs while there is other work for the other processes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

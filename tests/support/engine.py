@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ _STORAGE = """
 [storage]
 driver = "overlay"
 graphroot = "{folder}/graph"
-runroot = "{folder}/run"
+runroot = "{run}"
 """
 _BASE = """
 FROM debian
@@ -70,8 +71,11 @@ class Engine:
         """Make the base images from a folder with a Debian system."""
         self._folder.mkdir()
         (self._folder / "before").write_text(json.dumps(_left_by_podman()))
+        # With a longer runroot than 50 characters, podman waits 20 s for the end of each container.
+        run = tempfile.mkdtemp(prefix="run-", dir="/tmp")
+        (self._folder / "run").symlink_to(run)
         for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE)):
-            (self._folder / name).write_text(text.format(folder=self._folder))
+            (self._folder / name).write_text(text.format(folder=self._folder, run=run))
         for name, text in (("base", _BASE), ("pause", _PAUSE)):
             (self._folder / name).write_text(text)
         # How this machine reaches a package registry, which an image knows by other means.
@@ -91,9 +95,11 @@ class Engine:
         """Remove all containers and networks; their files are then plain files."""
         self.run("rm", "--all", "--force", "--time=0", check=False)
         self.run("network", "prune", "--force", check=False)
+        run = (self._folder / "run").resolve()
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        for mount in reversed([mount for mount in mounts if mount.startswith(f"{self._folder}/")]):
+        for mount in reversed([mount for mount in mounts if mount.startswith((f"{self._folder}/", f"{run}/"))]):
             subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(run)
         _restore(*json.loads((self._folder / "before").read_text()))
 
     def run(self, *arguments: str, check: bool = True, cwd: Path | None = None) -> Result:

@@ -148,10 +148,12 @@ def installed(debian: Path, shared: Bake, with_database: Bake, worker_id: str) -
 @pytest.fixture(scope="module")
 def machine(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A booted machine, on which the units have been enabled for the first time."""
+    settings = installed / f"etc/systemd/system/{NAME}.service.d"
+    settings.mkdir()
+    (settings / "interval.conf").write_text("[Service]\nEnvironment=SECRET_KEY_INTERVAL=1s\n")
     machine = Machine(installed, tmp_path_factory.mktemp("console") / "log")
     try:
         machine.run(install()[1])
-        machine.run(f"echo SECRET_KEY_INTERVAL=1s >> /etc/{NAME}.env; systemctl restart {NAME}.service")
         yield machine
     finally:
         machine.stop()

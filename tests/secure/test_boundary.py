@@ -102,6 +102,7 @@ def imported(module: str, *, alone: bool = True) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["files", "key_format", "text", "keyring"])
 def test_standard_library_alone(module: str) -> None:
     """The hook that creates the first key runs where no library is installed."""
@@ -113,6 +114,7 @@ def test_standard_library_alone(module: str) -> None:
         imported("secure.keys.environment")  # a control: it needs python-dotenv
 
 
+@pytest.mark.slow
 def test_settings_without_flask() -> None:
     loaded = imported("secure.settings", alone=False)
 

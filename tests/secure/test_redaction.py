@@ -282,6 +282,7 @@ def test_two_apps(written: StringIO) -> None:
         assert not isinstance(handler.formatter.inner, RedactingFormatter)
 
 
+@pytest.mark.slow
 def test_thousand_apps() -> None:
     references: list[weakref.ref[object]] = []
     settings = load()

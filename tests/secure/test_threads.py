@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from flask import Flask, session
 from secure import sessions, tokens
 from secure.keys import watcher
@@ -51,6 +52,7 @@ def make_app(path: Path, keys: list[Key]) -> Flask:
     return app
 
 
+@pytest.mark.slow
 def test_threads_and_a_changing_keyring(tmp_path: Path) -> None:
     """Eight threads, a new keyring every 0.05 s: no session is lost and no token is refused."""
     path = tmp_path / "keyring"

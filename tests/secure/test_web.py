@@ -844,6 +844,7 @@ def test_debug_in_development(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_app(APP_ENV="development", FLASK_DEBUG="1").debug
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "variables"),
     [

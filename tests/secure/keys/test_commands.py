@@ -952,6 +952,7 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path / "checkout", "shop")
 
 
+@pytest.mark.slow
 def test_fresh_clone(program: Program) -> None:
     dotenv = program.path / ".env"
     status = program.run("secret-key", "status")
@@ -968,6 +969,7 @@ def test_fresh_clone(program: Program) -> None:
     assert "upcoming" in program.run("secret-key", "status").stdout
 
 
+@pytest.mark.slow
 def test_print_through_a_pipe(program: Program) -> None:
     production = {"APP_ENV": "production"}
     generated = program.run("secret-key", "generate")
@@ -980,6 +982,7 @@ def test_print_through_a_pipe(program: Program) -> None:
     assert [key["state"] for key in json.loads(status.stdout)["keys"]] == ["upcoming", "signing"]
 
 
+@pytest.mark.slow
 def test_ten_timers_at_once(program: Program) -> None:
     """They rotate once, and none fails."""
     path = program.write(".env", f"SECRET_KEY={PAST.text}\n")
@@ -993,6 +996,7 @@ def test_ten_timers_at_once(program: Program) -> None:
     assert {each.name for each in path.parent.glob(".env*")} == {".env"}
 
 
+@pytest.mark.slow
 def test_two_rotations_at_once(program: Program) -> None:
     """One wins."""
     program.write(".env", f"SECRET_KEY={PAST.text}\n")
@@ -1021,6 +1025,7 @@ def shell(program: Program, line: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a full device")
 @pytest.mark.parametrize(
     ("line", "error"),
@@ -1051,6 +1056,7 @@ def without_the_rights_of_root() -> tuple[str, ...]:
     return ("setpriv", "--bounding-set=-dac_override", "--")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 @pytest.mark.parametrize("command", [["rotate"], ["revoke", "--yes"], ["init"]], ids=" ".join)
 def test_read_only_folder(program: Program, command: list[str]) -> None:

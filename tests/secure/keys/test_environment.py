@@ -291,6 +291,7 @@ def test_copy(tmp_path: Path, app_env: str, key: Key) -> None:
     assert load_keyring(read_environment(copy, tmp_path))[1].keys == (key,), "a control"
 
 
+@pytest.mark.slow
 def test_sourced_copy(program: Program) -> None:
     """`set -a; . ./.env`, then revoke, then restart."""
     program.write(".env", f"APP_ENV=production\nSECRET_KEY='{FOREIGN.text}'\n")
@@ -305,6 +306,7 @@ def test_sourced_copy(program: Program) -> None:
     assert "SECRET_KEY: ignored in the process environment" in done.stderr
 
 
+@pytest.mark.slow
 def test_production_of_program(program: Program) -> None:
     program.write(".env", f"SECRET_KEY={OLD.text}\n")
     done = program.run("secret-key", "status", APP_ENV="production")
@@ -313,6 +315,7 @@ def test_production_of_program(program: Program) -> None:
     assert done.stderr.startswith("Error: SECRET_KEY: is missing or empty\nhint: set SECRET_KEY to the output of")
 
 
+@pytest.mark.slow
 def test_foreign_dotenv_of_program(program: Program) -> None:
     outer = program.path.parent / ".env"
     outer.write_text(f"SECRET_KEY={OTHER.text}\nTRUSTED_HOSTS=evil.example\n")
@@ -329,6 +332,7 @@ def test_foreign_dotenv_of_program(program: Program) -> None:
     assert program.run("key", TRUSTED_HOSTS="good.example").stdout.split()[2] == "('good.example',)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [OLD, FOREIGN], ids=["generated", "foreign"])
 def test_reloaded_development_server(program: Program, key: Key) -> None:
     """The reloader starts the app again with the copies that `flask run` made."""

@@ -290,6 +290,7 @@ def readers(path: Path) -> set[str]:
     return {who for who, (user, group) in people.items() if not attempt(open_it, user, group)}
 
 
+@pytest.mark.slow
 @linux
 @as_root
 @pytest.mark.parametrize(
@@ -421,7 +422,139 @@ def test_folder_that_cannot_be_written(folder: Path, owner: int, hint: str) -> N
     )
 
 
-# Missing features of file systems
+# What a file system answers
+
+Answer = Callable[..., None]
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """A function: `answer(name, error, when)` has a call of the system fail, the `when`th time or always (0)."""
+
+    def answer(name: str, error: int, when: int = 0) -> None:
+        module = pytest.importorskip("fcntl") if name == "flock" else os
+        if not hasattr(module, name):
+            pytest.skip(f"this system has no {name}")
+        call, count = getattr(module, name), itertools.count(1)
+
+        def fail(*arguments: object, **options: object) -> object:
+            if when in (0, next(count)):
+                raise OSError(error, os.strerror(error))
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(module, name, fail)
+
+    return answer
+
+
+FEATURES = ["fsync", "flock", "fchmod", "link", "listxattr", "getxattr", "setxattr", "removexattr"]
+
+
+@pytest.mark.parametrize("change", [create, replace])
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("calls", [*([name] for name in FEATURES), FEATURES], ids=" ".join)
+def test_missing_feature(
+    tmp_path: Path, answer: Answer, change: Callable[[Path], object], error: int, calls: list[str]
+) -> None:
+    path = tmp_path / "keyring"
+    if change is replace:
+        make_file(path)
+        path.chmod(0o600)
+    for call in calls:
+        answer(call, error)
+    with umask(0o277 if "fchmod" in calls else 0o022):
+        change(path)
+
+    assert names(tmp_path) == {"keyring"}
+    path.chmod(0o600)
+    assert path.read_bytes() == TEXT.encode()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ENOLCK, errno.EPERM])
+@pytest.mark.parametrize("call", ["fsync", "flock", "fchmod", "link", "replace", "rename", "open", "fdopen"])
+def test_failing_call(tmp_path: Path, answer: Answer, call: str, error: int) -> None:
+    """The file is unchanged, nothing is left beside it, and the lock is free."""
+    path = tmp_path / "keyring"
+    if call not in ("link", "rename"):
+        make_file(path)
+        path.chmod(0o640)
+    if call == "rename":
+        answer("link", errno.EPERM)
+    answer(call, error, when=call == "fsync")
+    tolerated = {("flock", errno.ENOLCK), ("link", errno.EPERM)}
+    with umask(0o077):
+        if (call, error) in tolerated:
+            (create if call == "link" else replace)(path)
+            return
+        told = refusal(lambda: (create if call in ("link", "rename") else replace)(path))
+
+    reason = os.strerror(error).lower()
+    if (call, error) == ("fchmod", errno.EPERM):
+        reason = "you cannot keep its owner, group, mode or attributes"
+    assert told.startswith(f"cannot write {path}: {reason} (file unchanged)")
+    left = {"keyring.lock.fsk-tmp"} if call == "flock" else set()  # the lock itself could not be had
+    assert names(tmp_path) - left == (set() if call in ("link", "rename") else {"keyring"})
+    if path.exists():
+        assert (path.read_text(), mode(path)) == ("mine", 0o640)
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+@pytest.mark.parametrize("change", [create, replace])
+def test_folder_that_cannot_be_flushed(
+    tmp_path: Path, answer: Answer, change: Callable[[Path], object], call: str
+) -> None:
+    """The change is made, and the message says so."""
+    path = tmp_path / "keyring"
+    if change is replace:
+        make_file(path)
+    answer(call, errno.EIO, when=2 if call == "fsync" else 3)
+    before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+
+    assert refusal(lambda: change(path)) == (
+        f"{path} is changed, but its folder cannot be flushed: {os.strerror(errno.EIO).lower()}"
+    )
+    assert path.read_bytes() == TEXT.encode()
+    assert names(tmp_path) == {"keyring"}
+    assert sys.platform != "linux" or set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "after"),
+    [(0o640, errno.EOPNOTSUPP, 0o600), (0o600, errno.EPERM, 0o600), (0o640, errno.EPERM, None)],
+    ids=["not supported: narrower", "not allowed: equal", "not allowed: another mode"],
+)
+def test_failing_chmod(tmp_path: Path, answer: Answer, before: int, error: int, after: int | None) -> None:
+    """The change is made if nobody gains access; a mode that this user may not set is not lost."""
+    path = tmp_path / "keyring"
+    make_file(path)
+    path.chmod(before)
+    answer("fchmod", error)
+    if after is None:
+        assert "you cannot keep its owner, group, mode" in refusal(lambda: replace(path))
+        assert (path.read_text(), mode(path)) == ("mine", before)
+    else:
+        replace(path)
+        assert (path.read_bytes(), mode(path)) == (TEXT.encode(), after)
+
+
+@linux
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_failing_setxattr(tmp_path: Path, answer: Answer, error: int, is_list: bool) -> None:
+    """Only one that does not say who may read the file can be lost, and only if the file system cannot keep it."""
+    path = tmp_path / "keyring"
+    make_file(path)
+    set_attribute(path, *((ACCESS, READER_ONLY) if is_list else ("user.note", b"lost")))
+    answer("setxattr", error)
+    if is_list or error == errno.EPERM:
+        assert refusal(lambda: replace(path)).startswith(f"cannot write {path}: ")
+        assert (path.read_text(), names(tmp_path)) == ("mine", {"keyring"})
+    else:
+        replace(path)
+        assert (path.read_bytes(), attributes(path)) == (TEXT.encode(), {})
+
+
+# What a real system answers, in a process of its own
 
 strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 CHANGE = """
@@ -461,18 +594,18 @@ def changed_under(path: Path, change: str, *faults: str) -> tuple[str, int]:
 CALLS = ["fsync", "flock", "fchmod", "/^link", "/listxattr", "/^(fsync|flock|fchmod|link|linkat|.*xattr)$"]
 
 
+@pytest.mark.slow
 @strace
 @pytest.mark.parametrize("change", ["create", "replace"])
-@pytest.mark.parametrize("error", ["EINVAL", "EOPNOTSUPP", "ENOSYS"])
 @pytest.mark.parametrize("call", CALLS)
-def test_missing_feature_is_tolerated(tmp_path: Path, call: str, error: str, change: str) -> None:
+def test_missing_feature_of_a_system(tmp_path: Path, call: str, change: str) -> None:
     path = tmp_path / "keys" / "keyring"
     path.parent.mkdir()
     if change == "replace":
         make_file(path)
         path.chmod(0o600)
     with umask(0o277 if call == "fchmod" else 0o022):
-        told, injected = changed_under(path, change, f"{call}:error={error}")
+        told, injected = changed_under(path, change, f"{call}:error=EOPNOTSUPP")
 
     unused = (call == "/^link" and change == "replace") or (call == "/listxattr" and sys.platform != "linux")
     assert (told, injected > 0) == ("", not unused)
@@ -481,10 +614,10 @@ def test_missing_feature_is_tolerated(tmp_path: Path, call: str, error: str, cha
     assert path.read_text() == "new"
 
 
+@pytest.mark.slow
 @strace
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EACCES", "EROFS"])
 @pytest.mark.parametrize("call", ["fsync", "flock", "fchmod", "/^link", "/^rename", "write"])
-def test_real_failure_is_an_error(tmp_path: Path, call: str, error: str) -> None:
+def test_failure_of_a_system(tmp_path: Path, call: str) -> None:
     """The file is unchanged, except when only the folder could not be flushed."""
     path = tmp_path / "keys" / "keyring"
     path.parent.mkdir()
@@ -493,7 +626,7 @@ def test_real_failure_is_an_error(tmp_path: Path, call: str, error: str) -> None
         make_file(path)
         path.chmod(0o640)
     which = {"write": ":when=2", "fsync": ":when=1"}.get(call, "")  # the first write tells who holds the lock
-    told, injected = changed_under(path, change, f"{call}:error={error}{which}")
+    told, injected = changed_under(path, change, f"{call}:error=EIO{which}")
 
     assert injected
     assert told.startswith(f"cannot write {path}: ")
@@ -503,18 +636,19 @@ def test_real_failure_is_an_error(tmp_path: Path, call: str, error: str) -> None
     assert change == "create" or path.read_text() == "mine"
 
 
+@pytest.mark.slow
 @strace
-@pytest.mark.parametrize("error", ["EIO", "EACCES"])
-def test_folder_that_cannot_be_flushed(tmp_path: Path, error: str) -> None:
+def test_folder_that_a_system_cannot_flush(tmp_path: Path) -> None:
     path = tmp_path / "keyring"
     make_file(path)
-    told, injected = changed_under(path, "replace", f"fsync:error={error}:when=2")
+    told, injected = changed_under(path, "replace", "fsync:error=EIO:when=2")
 
     assert injected == 1
     assert told.startswith(f"{path} is changed, but its folder cannot be flushed: ")
     assert path.read_text() == "new"
 
 
+@pytest.mark.slow
 @strace
 @pytest.mark.parametrize(
     ("before", "error", "after"),
@@ -539,6 +673,7 @@ def test_chmod_that_fails(tmp_path: Path, before: int, error: str, after: int | 
         assert (told, path.read_text(), mode(path)) == ("", "new", after)
 
 
+@pytest.mark.slow
 @strace
 def test_new_file_without_chmod(tmp_path: Path) -> None:
     """A bake succeeds where chmod is not allowed, because the file system has no modes."""
@@ -552,6 +687,7 @@ def test_new_file_without_chmod(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
+@pytest.mark.slow
 @strace
 @linux
 @pytest.mark.parametrize("error", ["EINVAL", "EOPNOTSUPP", "ENOSYS", "EPERM"])
@@ -611,6 +747,7 @@ def mounted(folder: Path, kind: str, *options: str) -> Iterator[Path]:
             subprocess.run(["losetup", "-d", device], check=True)
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("kind", ["exfat", "ntfs", "vfat", "bindfs"])
 def test_file_system_without_modes(folder: Path, kind: str) -> None:
@@ -628,6 +765,7 @@ def test_file_system_without_modes(folder: Path, kind: str) -> None:
         )
 
 
+@pytest.mark.slow
 @as_root
 def test_file_system_that_widens_new_files(folder: Path) -> None:
     """A change is refused there if more users could read the new file than the old one."""
@@ -681,6 +819,71 @@ def take(path: Path, wait: float = 0) -> None:
         pass
 
 
+def descriptors() -> int:
+    """Return how many files this process has open, where the system tells."""
+    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+
+
+def test_lock_that_is_held(tmp_path: Path) -> None:
+    """The second one is refused, whoever it is, and takes nothing from the first."""
+    path, before = tmp_path / ".env", descriptors()
+    with files.locked(str(path)):
+        (tmp_path / ".env.fsk-tmp").write_text("half a key")
+        start = time.monotonic()
+        for wait in (0, 0.2):
+            assert refusal(partial(take, path, wait)) == (
+                f"cannot write {path}: process {os.getpid()} is changing it\n"
+                f"hint: try again; if that process hangs: kill {os.getpid()}"
+            )
+        assert time.monotonic() - start >= 0.2
+        assert names(tmp_path) == {".env.fsk-tmp", ".env.lock.fsk-tmp"}
+        assert mode(tmp_path / ".env.lock.fsk-tmp") == 0o600
+    assert names(tmp_path) == {".env.fsk-tmp"}
+    take(path)
+    assert names(tmp_path) == set()
+    assert descriptors() == before
+
+
+def test_lock_that_is_given_back(tmp_path: Path) -> None:
+    path = str(tmp_path / ".env")
+    taken, back = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with files.locked(path):
+            taken.set()
+            back.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait(60)
+    threading.Timer(0.1, back.set).start()
+    take(tmp_path / ".env", wait=60)
+    holder.join()
+
+
+@pytest.mark.parametrize("text", ["", "no number", "12 or so"])
+def test_lock_of_nobody_known(tmp_path: Path, text: str) -> None:
+    """The lock file does not say whose it is, as on a full disk."""
+    path, lock = tmp_path / "the app's .env", tmp_path / "the app's .env.lock.fsk-tmp"
+    fcntl = pytest.importorskip("fcntl")
+    with lock.open("w") as file:
+        file.write(text)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        start, _, command = refusal(lambda: take(path)).partition("\nhint: if no other command is running: ")
+        assert start == f"cannot write {path}: {lock} is in use"
+    subprocess.run(shlex.split(command), check=True)
+    take(path)
+
+
+def test_lock_on_a_full_disk(tmp_path: Path, answer: Answer) -> None:
+    path = tmp_path / ".env"
+    answer("write", errno.ENOSPC)
+    with files.locked(str(path)):
+        assert refusal(lambda: take(path)).startswith(f"cannot write {path}: {path}.lock.fsk-tmp is in use\n")
+
+
+@pytest.mark.slow
 def test_lock_of_another_process(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     with another_process_holding(path) as holder:
@@ -691,6 +894,7 @@ def test_lock_of_another_process(tmp_path: Path) -> None:
         assert (tmp_path / ".env.fsk-tmp").read_text() == "half a key"
 
 
+@pytest.mark.slow
 def test_lock_waits_briefly(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     with another_process_holding(path) as holder:
@@ -702,6 +906,7 @@ def test_lock_waits_briefly(tmp_path: Path) -> None:
         take(path, wait=10)
 
 
+@pytest.mark.slow
 def test_lock_hint(tmp_path: Path) -> None:
     """The hint's command ends the process that hangs, and the next change is made."""
     path = tmp_path / ".env"
@@ -713,6 +918,7 @@ def test_lock_hint(tmp_path: Path) -> None:
         assert names(tmp_path) == {".env"}
 
 
+@pytest.mark.slow
 def test_killed_process(tmp_path: Path) -> None:
     """What it leaves is named in .gitignore, and the next change removes it."""
     path = tmp_path / ".env"
@@ -780,6 +986,7 @@ def test_lock_file_of_another_user(folder: Path, user: int, owner: int) -> None:
     take(path)
 
 
+@pytest.mark.slow
 def test_one_of_many_at_a_time(tmp_path: Path) -> None:
     """Processes that add a line each lose none, although every one removes the lock file."""
     path = tmp_path / "keyring"
@@ -801,6 +1008,7 @@ def test_one_of_many_at_a_time(tmp_path: Path) -> None:
     assert names(tmp_path) == {"keyring"}
 
 
+@pytest.mark.slow
 def test_lock_file_that_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that opened it just before its holder removed it, and another made it anew, has no lock."""
     fcntl = pytest.importorskip("fcntl")
@@ -1058,6 +1266,7 @@ def test_named_pipe_as_a_key_file(tmp_path: Path) -> None:
         assert files.read_key_file(str(path)) == [ONE]
 
 
+@pytest.mark.slow
 def test_named_pipe_without_a_program(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     os.mkfifo(path, 0o600)
@@ -1163,6 +1372,7 @@ def test_key_file_of_another_user(
         assert path.read_text() == ONE
 
 
+@pytest.mark.slow
 @as_root
 @linux
 def test_secret_volume(folder: Path) -> None:
@@ -1218,6 +1428,7 @@ print(files.read_key_file("keyring"))
 """
 
 
+@pytest.mark.slow
 def test_windows_branches(tmp_path: Path) -> None:
     """Without POSIX's locks, owners and modes, a file is created once, replaced and read."""
     path = os.pathsep.join(sys.path)

@@ -288,6 +288,7 @@ def test_link_target(repo: Path) -> None:
     assert scan(repo) == [found("link", "it links to ", OTHER)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recurse", ["true", "false"])
 def test_submodules(repo: Path, tmp_path: Path, recurse: str) -> None:
     """What a submodule tracks counts, at any depth; what it does not track does not."""
@@ -343,6 +344,7 @@ def test_variables_of_git(
     assert scan(Path.cwd()) == [found("deep/key:1")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the hook is a shell script")
 @pytest.mark.parametrize("arguments", [(), ("--all",), ("deep/key",)])
 @pytest.mark.parametrize("worktree", [False, True])

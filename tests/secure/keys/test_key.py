@@ -172,6 +172,7 @@ def encoded(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_encoded() -> None:
     """A generated key in another encoding is refused, whole and cut at either end."""
     texts = [text for key in (GENERATED, generate_key(0).text) for text in encoded(key)]

@@ -27,6 +27,7 @@ def accepted(text: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_reproducible() -> None:
     """The script makes the file that is there, byte for byte."""
     assert leaked_bin() == LEAKED
@@ -34,6 +35,7 @@ def test_reproducible() -> None:
     assert subprocess.run((*script, "--check"), check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_check_fails_on_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = tmp_path / "leaked.bin"
     other.write_bytes(LEAKED[:-1])
@@ -48,6 +50,7 @@ def test_sorted_without_duplicates() -> None:
     assert hashes == sorted(set(hashes))
 
 
+@pytest.mark.slow
 def test_no_leaked_key_is_accepted() -> None:
     """Neither a line of the word list, nor the Python literal on it, nor either without white space around it."""
     lines = Path(flask_unsign_wordlist.get("all")).read_text("utf-8").split("\n")

@@ -200,6 +200,7 @@ def workspace(tmp_path: Path) -> tuple[Program, Program]:
     return a, b
 
 
+@pytest.mark.slow
 def test_workspace(workspace: tuple[Program, Program]) -> None:
     """Either project's command may be found first: the file of the folder is changed."""
     for first in workspace:
@@ -213,6 +214,7 @@ def test_workspace(workspace: tuple[Program, Program]) -> None:
             assert changed == [here]
 
 
+@pytest.mark.slow
 def test_workspace_refusals(workspace: tuple[Program, Program], tmp_path: Path) -> None:
     """Outside both projects, or with the other's FLASK_APP, both are named and nothing is changed."""
     a = workspace[0]
@@ -238,6 +240,7 @@ def test_workspace_refusals(workspace: tuple[Program, Program], tmp_path: Path) 
         assert KEY.text in (each.path / ".env").read_text()
 
 
+@pytest.mark.slow
 def test_wheel(tmp_path: Path) -> None:
     program = Program(tmp_path / "run", "shop", checkout=False)
     path = program.write(".env", f"SECRET_KEY={KEY.text}\n")
@@ -250,6 +253,7 @@ def test_wheel(tmp_path: Path) -> None:
     assert KEY.text not in path.read_text()
 
 
+@pytest.mark.slow
 def test_adopted_keys_alone(tmp_path: Path) -> None:
     """The folder `keys`, copied by itself into a package, acts on the package's project."""
     program = Program(tmp_path / "shop", "shop")

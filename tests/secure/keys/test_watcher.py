@@ -472,6 +472,7 @@ JUNK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 @pytest.mark.parametrize("source", [FileSource, DotenvSource])
 def test_junk(
@@ -688,6 +689,7 @@ def make_app(clock: Clock) -> Flask:
     return app
 
 
+@pytest.mark.slow
 def test_dropped_apps(clock: Clock) -> None:
     """A test suite calls create_app() a thousand times."""
     apps = [weakref.ref(make_app(clock)) for _ in range(1000)]
@@ -739,6 +741,7 @@ def threads(work: Callable[[], None], number: int = 3) -> Iterator[list[BaseExce
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "states",
     [

@@ -13,6 +13,8 @@ from proxy import Proxy
 from secure import sessions, web
 from sites import PROGRAM, Browser, RedisServer, Site, wait_until
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 5.0
 """Seconds within which writes must work again."""
 

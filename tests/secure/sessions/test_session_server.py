@@ -177,6 +177,7 @@ def test_visitors_cost_nothing(on_server: Browser, redis: RedisServer) -> None:
 # A server that is gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("go", [RedisServer.stop, RedisServer.pause])
 def test_outage(
     tmp_path: Path,
@@ -227,6 +228,7 @@ def test_full_server(on_server: Browser, redis: RedisServer) -> None:
         assert sessions.ready()
 
 
+@pytest.mark.slow
 def test_error_page(tmp_path: Path, fragile_redis: RedisServer) -> None:
     """A page that was ready before its session could not be saved becomes the app's own page for 503."""
     site = Site("redis", tmp_path, fragile_redis)
@@ -264,6 +266,7 @@ def test_error_page(tmp_path: Path, fragile_redis: RedisServer) -> None:
     fragile_redis.start()
 
 
+@pytest.mark.slow
 def test_outage_with_flask_login(tmp_path: Path, fragile_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """Flask-Login uses the session after every request: the page is a 503 with one log line, and nothing is lost."""
     site = Site("redis", tmp_path, fragile_redis)
@@ -288,6 +291,7 @@ def test_outage_with_flask_login(tmp_path: Path, fragile_redis: RedisServer, cap
     wait_until(lambda: client.get("/whoami").text == "ann")
 
 
+@pytest.mark.slow
 def test_lost_session(tmp_path: Path, fragile_redis: RedisServer) -> None:
     """A page that was rendered although its session could not be loaded is not sent."""
     site = Site("redis", tmp_path, fragile_redis)
@@ -306,6 +310,7 @@ def test_lost_session(tmp_path: Path, fragile_redis: RedisServer) -> None:
     fragile_redis.resume()
 
 
+@pytest.mark.slow
 def test_probes(tmp_path: Path, fragile_redis: RedisServer) -> None:
     site = Site("redis", tmp_path, fragile_redis)
     site.app.register_blueprint(web.health)

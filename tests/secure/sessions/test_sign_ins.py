@@ -271,6 +271,7 @@ def test_revoked_in_flight(write: Callable[[], None], tmp_path: Path, redis: Red
     assert (browser.user(), thief.user()) == ("ann", None)
 
 
+@pytest.mark.slow
 def test_revoke_all_against_rotate_id(tmp_path: Path, redis: RedisServer) -> None:
     """50 threads rotate one user's sessions, 500 rounds in all, while they are revoked: none survives."""
     threads, rounds = 50, 10

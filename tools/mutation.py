@@ -34,6 +34,7 @@ pytest_add_cli_args_test_selection=
     tests/test_settings.py
     tests/test_web.py
 pytest_add_cli_args=
+    -m not slow
     -p no:cacheprovider
     --ignore=tests/keys/test_leaked_keys.py
 also_copy=
@@ -45,11 +46,21 @@ track_dependencies=false
 
 [tool:pytest]
 pythonpath=. tests
+markers=slow
 """
 CONFTEST = """\
-# A new process runs the code unchanged: a test that starts one cannot notice a change any more.
-import subprocess, sys
+import functools, subprocess, sys
 import pytest
+
+def pytest_runtest_setup():
+    # Each test calls what has a cache: mutmut asks which tests reach a function, and forks with the caches filled.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("secure"):
+            for value in vars(module).values():
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
+
+# A new process runs the code unchanged: a test that starts one cannot notice a change any more.
 
 class Popen(subprocess.Popen):
     def __init__(self, args, *more, **options):
@@ -65,9 +76,9 @@ class Reachable(ast.NodeTransformer):
     """Puts code where mutmut changes it: it passes over a decorated function, and over one in an `if`."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> list[ast.stmt]:
-        """The function bare, and each decorator called after it; `cache` would keep what the first run has made."""
+        """The function bare, and each decorator called after it."""
         decorators = [ast.unparse(each) for each in reversed(node.decorator_list)]
-        calls = [f"{node.name} = {each}({node.name})" for each in decorators if each != "cache"]
+        calls = [f"{node.name} = {each}({node.name})" for each in decorators]
         node.decorator_list = []
         self.generic_visit(node)
         return [node, *ast.parse("\n".join(calls)).body]

@@ -99,6 +99,8 @@ def test_no_false_refusal(generate: Callable[[], str]) -> None:
         ("AG", string.ascii_uppercase + "234567", 104),
         ("SK", string.ascii_uppercase + "234567", 56),
         ("A3", string.ascii_uppercase + string.digits, 64),
+        ("{ojR}", ALNUM, 32),
+        ("{P}", ALNUM, 32),
     ],
 )
 def test_start_of_a_token(start: str, alphabet: str, length: int) -> None:

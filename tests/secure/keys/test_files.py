@@ -780,6 +780,58 @@ def test_file_system_that_widens_new_files(folder: Path) -> None:
         assert (path.read_text(), names(place)) == ("mine", {"keyring"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "device", "mode", "hinted"),
+    [
+        ("fuse.sshfs", None, 0o777, True),
+        ("9p", None, 0o777, True),
+        ("ext4", None, 0o777, False),
+        ("9p", "0:0", 0o777, False),
+        ("9p", None, 0o666, False),
+    ],
+)
+def test_mount_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, device: str | None, mode: int, hinted: bool
+) -> None:
+    """The hint is for a file system without modes, and names where it is mounted."""
+    path = tmp_path / "keyring"
+    write(path, ONE, mode)
+    number = path.stat().st_dev
+    device = device or f"{os.major(number)}:{os.minor(number)}"
+    lines = [
+        f"20 1 {device} / / rw shared:1 - ext4 /dev/root rw",
+        "21 1 0:0 / /mnt/other rw - 9p other rw",
+        f"22 1 {device} / /mnt/here rw master:1 - {kind} here rw",
+    ]
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("\n".join(lines))
+    opened = open
+
+    def open_(name: str, *arguments: object, **options: object) -> object:
+        return opened(mounts if name == "/proc/self/mountinfo" else name, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(files, "open", open_, raising=False)
+    hint = refusal(lambda: files.read_key_file(str(path))).partition("\nhint: ")[2]
+    assert hint == (
+        "mount /mnt/here with the option umask=077 (WSL: metadata,umask=077)" if hinted else f"chmod go-w {path}"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such file")
+def test_mount_hint_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keyring"
+    write(path, ONE, 0o777)
+    opened = open
+
+    def open_(name: str, *arguments: object, **options: object) -> object:
+        if name.startswith("/proc"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return opened(name, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(files, "open", open_, raising=False)
+    assert refusal(lambda: files.read_key_file(str(path))).endswith(f"\nhint: chmod go-w {path}")
+
+
 def test_mode_0777_on_a_file_system_with_modes(tmp_path: Path) -> None:
     path = tmp_path / "keyring"
     path.write_text(ONE)
@@ -1071,6 +1123,16 @@ def test_working_directory(tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == ""
 
 
+def test_hint_for_the_working_directory() -> None:
+    told = refusal(partial(fail_under_lock, PermissionError(errno.EACCES, "Permission denied")))
+    assert told == "cannot write .env: permission denied (file unchanged)\nhint: chmod u+wx ."
+
+
+def fail_under_lock(error: OSError) -> None:
+    with files.locked(".env"):
+        raise error
+
+
 # Read
 
 
@@ -1276,6 +1338,29 @@ def test_named_pipe_without_a_program(tmp_path: Path) -> None:
         f"cannot read {path}: no program wrote to this named pipe within 2 seconds"
     )
     assert time.monotonic() - start > 1.9
+
+
+def test_named_pipe_with_a_shorter_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_PIPE_WAIT", 0.1)
+    path = tmp_path / ".env"
+    os.mkfifo(path, 0o600)
+    start = time.monotonic()
+
+    assert refusal(lambda: files.read_text(str(path))) == (
+        f"cannot read {path}: no program wrote to this named pipe within 0.1 seconds"
+    )
+    assert time.monotonic() - start >= 0.1
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1])
+def test_large_named_pipe(tmp_path: Path, size: int) -> None:
+    """A pipe has the same limit as a file, and the program that writes it is not left waiting."""
+    path = tmp_path / ".env"
+    with pipe_with(path, "#" * size):
+        if size > 1 << 20:
+            assert refusal(lambda: files.read_text(str(path))) == f"cannot read {path}: larger than 1048576 bytes"
+        else:
+            assert len(files.read_text(str(path))) == size
 
 
 def test_named_pipe_that_others_can_write(tmp_path: Path) -> None:

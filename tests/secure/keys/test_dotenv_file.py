@@ -168,6 +168,7 @@ def test_new_variable(lines: list[tuple[str, str]], new: str) -> None:
         ("A=1\r\n", "A=1\r\nKEY=new\r\n"),
         ("KEY=old\r\nA=1", "KEY=new\r\nA=1"),
         ("A=1\rKEY=old\r", "A=1\rKEY=new\r"),
+        ("A=1\r", "A=1\rKEY=new\n"),
         ("A=1\nA=2\nKEY=old", "A=1\nA=2\nKEY=new"),
         ("KEY=older\n\nKEY=old\n", "\nKEY=new\n"),
     ],

@@ -554,6 +554,45 @@ def test_failing_setxattr(tmp_path: Path, answer: Answer, error: int, is_list: b
         assert (path.read_bytes(), attributes(path)) == (TEXT.encode(), {})
 
 
+@linux
+def test_attributes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "keyring"
+    make_file(path)
+    set_attribute(path, "user.note", b"kept")
+    set_attribute(path, ACCESS, READER_ONLY)
+    before = attributes(path), mode(path)
+    replace(path)
+
+    assert (attributes(path), mode(path)) == before == ({"user.note": b"kept", ACCESS: READER_ONLY}, 0o640)
+
+
+def test_new_file_whose_mode_cannot_be_set(tmp_path: Path, answer: Answer) -> None:
+    """A file system without modes refuses chmod to everybody but root."""
+    path = tmp_path / "keyring"
+    answer("fchmod", errno.EPERM)
+    with umask(0o277):
+        assert create(path)
+    assert names(tmp_path) == {"keyring"}
+
+
+@pytest.mark.parametrize("shown", [0o600, 0o640, 0o641, 0o644, 0o660])
+def test_file_system_that_shows_another_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: int) -> None:
+    """A change is refused if more users could read the new file than the old one."""
+    path = tmp_path / "keyring"
+    make_file(path)
+    path.chmod(0o640)
+    fchmod = os.fchmod
+    monkeypatch.setattr(os, "fchmod", lambda file, _: fchmod(file, shown))
+    if shown <= 0o640:
+        replace(path)
+        assert (path.read_bytes(), mode(path)) == (TEXT.encode(), shown)
+    else:
+        assert refusal(lambda: replace(path)) == (
+            f"cannot write {path}: the file system would let more users read it (file unchanged)"
+        )
+        assert (path.read_text(), mode(path)) == ("mine", 0o640)
+
+
 # What a real system answers, in a process of its own
 
 strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
@@ -1157,9 +1196,11 @@ def write(path: Path, content: str | bytes, mode: int = 0o600) -> str:
         (f"\n{ONE}\n", ["", ONE]),
         (f"{ONE}\u2028{TWO}\n", [f"{ONE}\u2028{TWO}"]),
         (f"'{ONE}'\n", [f"'{ONE}'"]),
+        (f"X{ONE}X\n{TWO}X", [f"X{ONE}X", f"{TWO}X"]),
+        (f"{ONE}\xa0\n{TWO}\xa0", [f"{ONE}\xa0", f"{TWO}\xa0"]),
     ],
     ids=["plain", "no newline", "CRLF", "CR", "CR and CRLF", "BOM", "white space", "blank end", "blank line",
-         "blank start", "no line ending", "quotes"],
+         "blank start", "no line ending", "quotes", "letters", "other white space"],
 )  # fmt: skip
 def test_key_file(tmp_path: Path, content: str, lines: list[str]) -> None:
     assert files.read_key_file(write(tmp_path / "keyring", content)) == lines

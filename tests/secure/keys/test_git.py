@@ -159,6 +159,7 @@ def test_git_settings(repo: Path, name: str, value: str) -> None:
         ("größe", "größe"),
         ("new\nline:1: not a finding", "'new\\nline:1: not a finding'"),
         ("\x1b[2Jclear", "'\\x1b[2Jclear'"),
+        ("with\ttwo\ttabs", "'with\\ttwo\\ttabs'"),
     ],
 )
 def test_any_file_name(repo: Path, name: str, shown: str) -> None:
@@ -288,7 +289,6 @@ def test_link_target(repo: Path) -> None:
     assert scan(repo) == [found("link", "it links to ", OTHER)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recurse", ["true", "false"])
 def test_submodules(repo: Path, tmp_path: Path, recurse: str) -> None:
     """What a submodule tracks counts, at any depth; what it does not track does not."""

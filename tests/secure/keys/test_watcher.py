@@ -10,6 +10,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from pprint import pformat
@@ -421,6 +422,22 @@ def test_valid_again(watcher: KeyringWatcher, path: Path, clock: Clock, caplog: 
 
     assert len(errors(caplog)) == 3
     assert caplog.messages.count(f"The secret key in {path} is valid again") == 2
+
+
+def test_read_once(
+    watcher: KeyringWatcher, path: Path, clock: Clock, looks: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A valid file is read once, and once more when it was not valid for a while."""
+    caplog.set_level(logging.INFO)
+    for make in (partial(write, path, lines(NEW, OLD)), partial(damage, path), partial(write, path, lines(NEW, OLD))):
+        make()
+        looks.clear()
+        for _ in range(10):
+            clock.pass_(INTERVAL)
+            watcher.current()
+        assert looks.count("read") == 1
+
+    assert caplog.messages.count(f"The secret key in {path} is valid again") == 1
 
 
 def test_back_unchanged(

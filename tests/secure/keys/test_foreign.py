@@ -81,6 +81,13 @@ def accepted(texts: list[str]) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
+def test_random_key(generate: Callable[[], str]) -> None:
+    keys = [generate() for _ in range(3)]
+
+    assert accepted(keys) == keys
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generate", GENERATORS.values(), ids=GENERATORS)
 def test_no_false_refusal(generate: Callable[[], str]) -> None:

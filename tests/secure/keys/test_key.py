@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import secrets
 import string
 import zlib
 from contextlib import suppress
@@ -63,6 +64,7 @@ HINTED = [
     (f"SECRET_KEY: {FOREIGN}", *AROUND),
     ("# the newest key comes first", *COMMENT),
     ("#rotated", *COMMENT),
+    ("; the newest key comes first", *COMMENT),
     (f"#{GENERATED}", *COMMENT),
     (f"  # {FOREIGN}", *COMMENT),
     (f"// {FOREIGN}", *COMMENT),
@@ -125,6 +127,12 @@ def test_format() -> None:
 @pytest.mark.usefixtures("far_from_utc")
 def test_date_is_utc() -> None:
     assert generate_key(1_800_000_000).text.startswith("fsk_20270115T080000Z_")
+
+
+def test_longest_key() -> None:
+    text = secrets.token_hex(256)
+
+    assert accepted([text, f"{text}0"]) == [text]
 
 
 def test_random_bits_differ() -> None:

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import NoReturn
 
 ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
 GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"}
@@ -26,9 +25,9 @@ def create_env(package: str) -> bool:
 
     path = os.path.abspath(".env")
     if os.path.islink(path) and not os.path.exists(path):
-        fail(".env: a link to a missing file", "remove the link, then run: flask secret-key init")
+        raise failure(".env: a link to a missing file", "remove the link, then run: flask secret-key init")
     if os.path.isdir(path):
-        fail(".env: a folder", "remove it, then run: flask secret-key init")
+        raise failure(".env: a folder", "remove it, then run: flask secret-key init")
     try:
         with files.locked(path):
             return files.create(path, files.first_env(time.time()))
@@ -36,9 +35,9 @@ def create_env(package: str) -> bool:
         sys.exit(f"ERROR: {error}")
 
 
-def fail(problem: str, hint: str) -> NoReturn:
-    """End the hook with a message."""
-    sys.exit(f"ERROR: {problem}\nhint: {hint}")
+def failure(problem: str, hint: str) -> SystemExit:
+    """Return what ends the hook with a message."""
+    return SystemExit(f"ERROR: {problem}\nhint: {hint}")
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -55,19 +54,19 @@ def keep_env_out_of_git() -> None:
         return
     inside = git("rev-parse", "--is-inside-work-tree")
     if inside.returncode and "not a git repository" not in inside.stderr:
-        fail(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
+        raise failure(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
     if inside.stdout.strip() != "true":
         created = git("init", "--quiet")
         if created.returncode:
-            fail(f"git init failed: {first_line(created.stderr)}", "git status")
+            raise failure(f"git init failed: {first_line(created.stderr)}", "git status")
     ignored = git("check-ignore", "--quiet", ".env")
     if ignored.returncode == 1:
-        fail(
+        raise failure(
             ".env: git does not ignore this file, which holds the key",
             "add the line .env to .gitignore (and run git rm --cached .env if git tracks it), then bake again",
         )
     if ignored.returncode:
-        fail(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
+        raise failure(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
 
 
 def has_key() -> bool:

@@ -317,6 +317,7 @@ print(sum(path.endswith(".env") for path in opened), sum("leaked.bin" in path fo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dotenv", "with_file"), [(f"SECRET_KEY={NEW}\n", 0), ("SECRET_KEY_FILE=ring\n", 1)], ids=[".env", "file"]
 )

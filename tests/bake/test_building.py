@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -206,9 +207,8 @@ def served(
     bake: Bake, kind: str, services: Services, prepare: Callable[[Site], object], **variables: str
 ) -> Iterator[Site]:
     """Serve a project that follows a key file."""
-    folder = bake.path.parent / kind
+    folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=bake.path.parent))  # a process may serve it twice
     keys, metrics = folder / "keys", folder / "metrics"
-    folder.mkdir()
     metrics.mkdir()
     keys.write_text(bake.flask("secret-key", "generate").stdout)
     keys.chmod(0o600)

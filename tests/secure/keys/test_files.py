@@ -916,7 +916,7 @@ def descriptors() -> int:
 
 
 def test_lock_that_is_held(tmp_path: Path) -> None:
-    """The second one is refused, whoever it is, and takes nothing from the first."""
+    """The second one is refused, in the same process too, and takes nothing from the first."""
     path, before = tmp_path / ".env", descriptors()
     with files.locked(str(path)):
         (tmp_path / ".env.fsk-tmp").write_text("half a key")

@@ -61,7 +61,6 @@ def pytest_runtest_setup():
                     value.cache_clear()
 
 # A new process runs the code unchanged: a test that starts one cannot notice a change any more.
-
 class Popen(subprocess.Popen):
     def __init__(self, args, *more, **options):
         if sys.executable in args:

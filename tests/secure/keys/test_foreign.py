@@ -117,6 +117,14 @@ def test_start_of_a_token(start: str, alphabet: str, length: int) -> None:
     assert accepted(keys) == keys
 
 
+@pytest.mark.parametrize("name", ["cipher", "aes", "enc", "ENC", "SSHA", "Cipher", "SHA512", "aes-256-gcm", "vault.v1"])
+def test_name_in_braces(name: str) -> None:
+    """It says how the rest is encrypted or hashed, as with Spring Cloud Config and LDAP."""
+    keys = [f"{{{name}}}{secrets.token_urlsafe(32)}" for _ in range(5)]
+
+    assert accepted(keys) == []
+
+
 @pytest.mark.parametrize("kind", dict(NOT_KEYS))
 def test_no_false_acceptance(kind: str) -> None:
     texts = [text for of, text in NOT_KEYS if of == kind]

@@ -49,7 +49,8 @@ _TWO_UUIDS = re.compile(f"{_UUID4}[^0-9a-z]?{_UUID4}", re.IGNORECASE)
 
 _WRONG_TEXT = {
     "is a reference that was not resolved": r"""
-[a-z][a-z0-9+.-]+://[\w$@:{/.-] @[A-Z]\w{3,}\.\w{3,}\( ENC[\[(].*[\])]$ \{[a-z]{3}[\w.-]*\}[\w+/=-]+$ !\w+\x20
+[a-z][a-z0-9+.-]+://[\w$@:{/.-] @[A-Z]\w{3,}\.\w{3,}\( ENC[\[(].*[\])]$ !\w+\x20
+\{(?:[A-Z]?[a-z]{2,}|[A-Z]{3,})(?:[\d._-][a-z]*)*\}[\w+/=-]+$
 (?:arn|vault|bao|secrets?|kms|gsm|gcp|aws|awssm|ssm|azkv|enc|env|file|cipher|encrypted|aes|keyring|v\d):[\w+/=:.#-]+$
 """,
     "is text that was not expanded": r"""
@@ -77,7 +78,7 @@ MIIBIjANBg MCowBQYDK2V MFkwEwYHK pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb
 vercel_blob_rw_ tskey-
 MII(?=[^a-z]*[a-z])\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
     "is a password hash": r"""
-\$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$ \{[A-Z]{3}\w*\}[\w+/=]+$
+\$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",
     "is the hash of an empty text": r"""
 (?i:(?:d41d8cd9|da39a3ee|e3b0c442|38b060a7|cf83e135|68b329da|adc83b19|01ba4719|ec664e88|be688838)[0-9a-f]+$)""",

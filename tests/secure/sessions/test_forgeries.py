@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import string
 import time
 import zlib
 from base64 import urlsafe_b64encode
@@ -146,7 +147,7 @@ GUESSES = {
     "its SHA-256": hashlib.sha256(KEY.encode()).hexdigest(),
     "its repr": repr(Key(KEY)),
     "a key of another keyring": generate_key(int(time.time()) - 1000).text,
-    **{f"the character {character}": character for character in sorted(set(KEY + OLDER + FOREIGN))},
+    **{f"the character {character}": character for character in sorted(set(KEY + FOREIGN + string.hexdigits))},
 }
 
 WAYS = [

@@ -29,7 +29,7 @@ DEPENDENCIES = {
     "mypy", "ruff", "coverage", "pip", "setuptools", "uv", "uv_build", "python_dotenv",
     "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
     "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
-    "python_json_logger", "pythonjsonlogger", "pycparser",
+    "python_json_logger", "pythonjsonlogger", "pycparser", "async_timeout",
 }  # fmt: skip
 OF_SOME_PYTHONS = {
     "aifc", "annotationlib", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "compression", "crypt",

@@ -12,6 +12,7 @@ import pytest
 from baking import COOKIECUTTER, TEMPLATE, UV, Bake, run
 from copying import COPIER
 from hypothesis import settings
+from once import made_once, of_all_workers
 from warm import Warm
 
 TESTS = Path(__file__).parent
@@ -37,12 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((number for number, start in enumerate(FIRST) if name.startswith(start)), len(FIRST))
 
     items.sort(key=place)
-
-
-def of_all_workers(factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that all test processes of a run share."""
-    base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(of_all_workers(tmp_path_factory) / "bytecode"),
         # What mypy knows of a library; it compares the content of each file.
-        "MYPY_CACHE_DIR": str(tmp_path_factory.mktemp("mypy")),
+        "MYPY_CACHE_DIR": str(of_all_workers(tmp_path_factory) / "mypy"),
     }
 
 
@@ -155,6 +150,9 @@ def bake(tmp_path: Path, bake_into: Callable[..., Bake]) -> Callable[..., Bake]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake], environment: dict[str, str]
+) -> Bake:
     """One default project with its environment, for tests that leave it as it is."""
-    return bake_into(tmp_path_factory.mktemp("shared")).synced()
+    folder = made_once(tmp_path_factory, "shared", lambda folder: bake_into(folder).synced())
+    return Bake(folder / "my-flask-app", subprocess.CompletedProcess((), 0), environment)

@@ -31,6 +31,7 @@ from chromium import chromium
 from flask import Flask, Response
 from itsdangerous import URLSafeTimedSerializer
 from npm import installed
+from once import made_once
 from playwright.sync_api import Browser, Page, Request, Route, expect
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
@@ -160,14 +161,20 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake]) -> Bake:
+def project(
+    tmp_path_factory: pytest.TempPathFactory, bake_into: Callable[..., Bake], environment: dict[str, str]
+) -> Bake:
     """One bake, in whose environment all packages of the page are installed."""
-    bake = bake_into(tmp_path_factory.mktemp("building"))
-    packages = [package for recipe in PAGE.values() for package in recipe.packages]
-    packages += [package for line in re.findall("`uv add ([^`]+)`", TEXT) for package in shlex.split(line)]
-    bake.run(UV, "add", "--quiet", "--no-sync", *packages)
-    bake.synced().run(bake.program("python"), "-m", "compileall", "-q", bake.package.name)
-    return bake
+
+    def make(folder: Path) -> None:
+        bake = bake_into(folder)
+        packages = [package for recipe in PAGE.values() for package in recipe.packages]
+        packages += [package for line in re.findall("`uv add ([^`]+)`", TEXT) for package in shlex.split(line)]
+        bake.run(UV, "add", "--quiet", "--no-sync", *packages)
+        bake.synced().run(bake.program("python"), "-m", "compileall", "-q", bake.package.name)
+
+    folder = made_once(tmp_path_factory, "building", make)
+    return Bake(folder / "my-flask-app", subprocess.CompletedProcess((), 0), environment)
 
 
 @pytest.fixture(scope="module")
@@ -347,12 +354,15 @@ CONTROL = "a recipe without what it needs"
 @pytest.fixture(scope="module")
 def alone(project: Bake, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bake]:
     """A project for each recipe; what its tests say is in its folder."""
-    projects = {name: pasted(project, tmp_path_factory.mktemp(name), name) for name in PAGE}
-    projects[CONTROL] = pasted(project, tmp_path_factory.mktemp("control"))
-    apply(PAGE["flask-admin"], projects[CONTROL])
-    folders = (str(each.path) for each in projects.values())
-    project.run(project.program("python"), str(APPS / "pasted.py"), *folders)
-    return projects
+    names = {name: (name,) for name in PAGE} | {CONTROL: ()}
+
+    def make(folder: Path) -> None:
+        projects = {name: pasted(project, folder / name, *recipes) for name, recipes in names.items()}
+        apply(PAGE["flask-admin"], projects[CONTROL])
+        project.run(project.program("python"), str(APPS / "pasted.py"), *(str(each.path) for each in projects.values()))
+
+    folder = made_once(tmp_path_factory, "alone", make)
+    return {name: replace(project, path=folder / name / "app") for name in names}
 
 
 @pytest.mark.parametrize("name", PAGE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from baking import UV, Bake
 from engine import Engine
-from once import once
+from once import of_all_workers, once
 from recipes import apply, recipes
 
 PACKAGES = (
@@ -46,8 +46,7 @@ def platforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"a container needs root, and these programs: {missing or PROGRAMS}")
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "platforms"
+    folder = of_all_workers(tmp_path_factory) / "platforms"
     engine = Engine(folder / "engine")
 
     def make() -> None:

@@ -1,10 +1,30 @@
 """Something that takes long to make: all test processes of a run share it."""
 
 import fcntl
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all test processes of a run share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of that name; the first process of a run has `make` fill it while the others wait."""
+    folder = of_all_workers(factory) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+    return folder
 
 
 @contextmanager

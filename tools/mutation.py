@@ -34,7 +34,7 @@ pytest_add_cli_args_test_selection=
     tests/test_settings.py
     tests/test_web.py
 pytest_add_cli_args=
-    -m not slow
+    -m not slow or git
     -p no:cacheprovider
     --ignore=tests/keys/test_leaked_keys.py
 also_copy=
@@ -46,7 +46,9 @@ track_dependencies=false
 
 [tool:pytest]
 pythonpath=. tests
-markers=slow
+markers=
+    slow
+    git
 """
 CONFTEST = """\
 import functools, subprocess, sys

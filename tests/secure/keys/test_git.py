@@ -18,7 +18,11 @@ from secure.keys import key
 from secure.keys.git import ScanError, scan, would_track
 from secure.keys.key import Key, generate_key
 
-pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("git"), reason="git is not installed"),
+    pytest.mark.slow,
+    pytest.mark.git,
+]
 
 KEY = generate_key(1_800_000_000)
 OTHER = generate_key(1_700_000_000)

@@ -21,9 +21,11 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-def pytest_xdist_auto_num_workers() -> int | None:
-    """Return how many test processes there are: one more than processors, since many tests wait for a server."""
-    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return how many test processes there are: one more than processors, since many slow tests wait for a server."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (os.cpu_count() or 1) + (0 if config.option.markexpr == "not slow" else 1)
 
 
 FIRST = ("deploy/test_container.py", "suites/", "deploy/", "bake/test_building.py", "adversaries/")

@@ -13,6 +13,7 @@ from secure import inherited
 from sites import PROGRAM, RedisServer
 
 settings.register_profile("policy", database=None, deadline=None, print_blob=True)
+settings.register_profile("short", settings.get_profile("policy"), max_examples=20)
 settings.load_profile("policy")
 
 KEPT = ("PATH", "LANG", "LC_", "PYTEST", "COVERAGE", "SYSTEMROOT")

@@ -119,7 +119,7 @@ class Site:
         self.app = self._instance("testing")
 
     def _instance(self, environment: str, ahead: float = 0) -> Flask:
-        app = Flask("site")
+        app = Flask("site", static_folder=None)
         app.config.update(
             APP_ENV=environment,
             PERMANENT_SESSION_LIFETIME=LIFETIME,

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import string
 import time
 import zlib
 from base64 import urlsafe_b64encode
@@ -34,7 +33,7 @@ Forge = Callable[[str], str]
 def make_app(*texts: str, store: str = "signed", **config: Any) -> Flask:
     """Return an app that counts, with these keys, newest first."""
     keys = tuple(Key(text, activation_of(text) if text.startswith("fsk_") else None) for text in texts or (KEY,))
-    app = Flask("site")
+    app = Flask("site", static_folder=None)
     app.config.update(config)
     keyring = watcher.KeyringWatcher(EnvironSource(as_variables(keys)), Keyring(keys))
     watcher.init_app(app, keyring)
@@ -113,6 +112,12 @@ def app() -> Flask:
     return make_app(KEY, OLDER, FOREIGN)
 
 
+@pytest.fixture(scope="module")
+def app_with_sha1() -> Flask:
+    """The same, which reads the cookies of stock Flask too."""
+    return make_app(KEY, OLDER, FOREIGN, SESSION_READ_SHA1=True)
+
+
 @pytest.mark.parametrize("key", [KEY, OLDER, FOREIGN])
 def test_each_key(app: Flask, key: str) -> None:
     assert counted(app, as_this_app(key)) == 1337
@@ -147,7 +152,7 @@ GUESSES = {
     "its SHA-256": hashlib.sha256(KEY.encode()).hexdigest(),
     "its repr": repr(Key(KEY)),
     "a key of another keyring": generate_key(int(time.time()) - 1000).text,
-    **{f"the character {character}": character for character in sorted(set(KEY + FOREIGN + string.hexdigits))},
+    **{f"the character {character}": character for character in "0f_Z-"},
 }
 
 WAYS = [
@@ -162,10 +167,8 @@ WAYS = [
 
 @pytest.mark.parametrize("read_sha1", [False, True])
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)
-def test_guessed_key(guess: str, read_sha1: bool) -> None:
-    app = make_app(KEY, OLDER, FOREIGN, SESSION_READ_SHA1=read_sha1)
-
-    assert [counted(app, way(guess)) for way in WAYS] == [0] * len(WAYS)
+def test_guessed_key(app: Flask, app_with_sha1: Flask, guess: str, read_sha1: bool) -> None:
+    assert [counted(app_with_sha1 if read_sha1 else app, way(guess)) for way in WAYS] == [0] * len(WAYS)
 
 
 @pytest.mark.parametrize("key", [KEY, OLDER])

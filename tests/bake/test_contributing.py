@@ -19,7 +19,7 @@ PAGE = (TEMPLATE / "CONTRIBUTING.md").read_text("utf-8")
 LINES = [line for block in blocks(TEMPLATE / "CONTRIBUTING.md") for line in block]
 MADE_CHEAP = {
     "uv run pytest tests/secure": "--help",
-    'uv run pytest tests/secure -m "not slow"': "--help",
+    'uv run pytest tests/secure -m "not slow" --hypothesis-profile=short': "--help",
     "uv run mypy": "tools/life.py",
     "uv run pytest": "--numprocesses=0 tests/secure/keys/test_text.py",
     "uv run python tools/mutation.py": "no_such_module",

@@ -4,7 +4,6 @@ The project's own code creates the key while this runs, so no template variable,
 ever holds it. It is never printed.
 """
 
-import json
 import os
 import re
 import shlex
@@ -13,7 +12,8 @@ import subprocess
 import sys
 import time
 
-ANSWERS = r'{{ cookiecutter | tojson }}'  # fmt: skip
+# The first hook has refused a name with any other sign than letters, digits, dots, dashes and underscores.
+SLUG, PACKAGE = "{{ cookiecutter.project_slug }}", "{{ cookiecutter.package_name }}"
 GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"}
 
 
@@ -99,8 +99,8 @@ def next_steps(slug: str, created: bool) -> str:
 
 
 if __name__ == "__main__":
-    answers = json.loads(sys.argv[1] if sys.argv[1:] else ANSWERS)  # copier gives them as an argument
+    slug, package = sys.argv[1:] or (SLUG, PACKAGE)  # copier gives them as arguments
     keep_env_out_of_git()
-    steps = next_steps(answers["project_slug"], create_env(answers["package_name"]))
+    steps = next_steps(slug, create_env(package))
     # a folder's name that the terminal cannot show must not end the bake
     print(steps.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))

@@ -66,7 +66,7 @@ class Declared:
 
     def __init_subclass__(cls) -> None:
         """Build the dataclass. Raises TypeError for an annotation that needs `parse`, or a line without `setting`."""
-        made: Any = dataclass(frozen=True, kw_only=True)(cls)
+        made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
         known = {each.name for base in made.__mro__[1:] if is_dataclass(base) for each in fields(base)}
         for each in fields(made):
             if "setting" in each.metadata:
@@ -266,7 +266,7 @@ class Settings(Declared):
 S = TypeVar("S", bound=Settings)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Loader(Generic[S]):
     """Reads the settings of a class and collects all problems."""
 

@@ -28,7 +28,7 @@ APP_ENV, PRODUCTION = "APP_ENV", "production"
 KEY_NAMES = KEY, FALLBACKS, KEY_FILE = "SECRET_KEY", "SECRET_KEY_FALLBACKS", "SECRET_KEY_FILE"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Environment:
     """The variables of a process and of `.env`. Its `repr` shows no value."""
 
@@ -120,7 +120,7 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
         if binding.key not in changes:
             pieces.append(line)
         elif last[binding.key] == number:
-            match = _ASSIGNMENT.fullmatch(line)
+            match = re.fullmatch(_ASSIGNMENT, line)
             pieces.append(f"{match['name']}={_quoted(changes[binding.key])}{match['rest']}" if match else line)
         else:
             pieces += takewhile(str.isspace, line.splitlines(keepends=True))  # the blank lines above it
@@ -136,12 +136,9 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
     return edited
 
 
-_ASSIGNMENT = re.compile(
-    r"""(?P<name>\s*(?:export[^\S\r\n]+)?[^=\s]+)
+_ASSIGNMENT = r"""(?xs)(?P<name>\s*(?:export[^\S\r\n]+)?[^=\s]+)
         (?:[^\S\r\n]*=(?:\#[^\r\n]*?|[^\S\r\n]*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s\#][^\r\n]*?)?))?
-        (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*|[^\S\r\n]*)(?:\r\n|\n|\r)?)""",
-    re.VERBOSE | re.DOTALL,
-)
+        (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*|[^\S\r\n]*)(?:\r\n|\n|\r)?)"""
 
 
 def _quoted(value: str) -> str:

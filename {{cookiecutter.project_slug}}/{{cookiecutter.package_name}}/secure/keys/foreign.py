@@ -45,7 +45,7 @@ _ALPHABETS = (  # the smallest first
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_TWO_UUIDS = re.compile(f"{_UUID4}[^0-9a-z]?{_UUID4}", re.IGNORECASE)
+_TWO_UUIDS = f"(?i){_UUID4}[^0-9a-z]?{_UUID4}"
 
 _WRONG_TEXT = {
     "is a reference that was not resolved": r"""
@@ -156,7 +156,7 @@ def refusal(text: str) -> tuple[str, str | None] | None:
                 return reason, hint
     if any(character.isspace() for character in text):
         return "has white space or a line break inside", "remove it: a key is one word on one line"
-    core = re.sub("[^0-9a-zA-Z]" if _TWO_UUIDS.fullmatch(text) else "={1,6}$", "", text)
+    core = re.sub("[^0-9a-zA-Z]" if re.fullmatch(_TWO_UUIDS, text) else "={1,6}$", "", text)
     alphabet = next((alphabet for alphabet in _ALPHABETS if set(core) <= set(alphabet)), None)
     if alphabet is None:
         return "has characters that no key generator uses", None

@@ -11,10 +11,10 @@ from .foreign import MAX_LENGTH, MIN_LENGTH, PUT_KEY, refusal
 LEAKED_HASH_BYTES = 6
 
 _AROUND = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u200b\u2028\u2029\u2060\u3000\ufeff"
-_QUOTED = re.compile(r"(['\"]).*\1|[\u2018\u201c\u201e].*[\u2018\u2019\u201c\u201d]", re.DOTALL)
-_WRAPPED = re.compile(
-    r"(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?['\"`]?([\w+/-]{32,}={0,2})(?:\\[nrt])*['\"`]?[,;]?",
-    re.IGNORECASE | re.ASCII,
+# Text: a generated key needs none of them, and to compile one takes as long as to load a module.
+_QUOTED = r"(?s)(['\"]).*\1|[\u2018\u201c\u201e].*[\u2018\u2019\u201c\u201d]"
+_WRAPPED = (
+    r"(?ai)(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?['\"`]?([\w+/-]{32,}={0,2})(?:\\[nrt])*['\"`]?[,;]?"
 )
 
 
@@ -29,7 +29,7 @@ class InvalidKeyError(ValueError):
         super().__init__(reason)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Key:
     """A key that may be used. Its `repr` and `str` show the fingerprint, never the secret."""
 
@@ -59,19 +59,19 @@ def validate_key(text: str, leaked: bytes) -> Key:
     `leaked` is the content of `leaked.bin`: truncated hashes. Raises InvalidKeyError for what OWASP ASVS 5 (13.3, 11.5)
     and CVE-2023-27524 warn of: a key that is guessable, public, or not the one that was intended.
     """
+    try:
+        activation = key_format.activation_of(text)
+    except ValueError:
+        raise InvalidKeyError("is damaged: its date does not exist", "copy the whole key again") from None
+    if activation is not None:
+        return Key(text, activation)
     if not text.strip(_AROUND):
         raise InvalidKeyError("is missing or empty")
     if len(text) > MAX_LENGTH:
         raise InvalidKeyError(f"is too long: {len(text)} of at most {MAX_LENGTH} characters", PUT_KEY)
     _check_surroundings(text)
-    if key_format.FRAGMENT.search(text):
-        try:
-            activation = key_format.activation_of(text)
-        except ValueError:
-            raise InvalidKeyError("is damaged: its date does not exist", "copy the whole key again") from None
-        if activation is None:
-            raise InvalidKeyError("is damaged: its checksum does not match", "copy the whole key again")
-        return Key(text, activation)
+    if re.search(key_format.FRAGMENT, text):
+        raise InvalidKeyError("is damaged: its checksum does not match", "copy the whole key again")
     if len(text) < MIN_LENGTH:
         raise InvalidKeyError(f"is too short: {len(text)} of at least {MIN_LENGTH} characters")
     if text.isascii() and is_leaked(text, leaked):
@@ -108,8 +108,8 @@ def _check_surroundings(text: str) -> None:
             named = "a line break" if set(around) & set("\r\n\v\f\x85\u2028\u2029") else "white space"
             named = "a byte order mark" if "\ufeff" in around else named
             raise InvalidKeyError(f"{where} with {named}", "remove it and keep the rest")
-    if _QUOTED.fullmatch(text):
+    if re.fullmatch(_QUOTED, text):
         raise InvalidKeyError("is in quotes", "remove the quotes and keep the rest")
-    match = _WRAPPED.fullmatch(text)
+    match = re.fullmatch(_WRAPPED, text)
     if match and match[1] != text:
         raise InvalidKeyError("has a name, a quote or a sign around it", "keep the key itself and remove the rest")

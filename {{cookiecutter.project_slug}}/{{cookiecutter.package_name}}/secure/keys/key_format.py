@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 KEY_PATTERN = re.compile(r"fsk_([0-9]{8}T[0-9]{6}Z)_[0-9a-f]{64}_[0-9a-f]{8}")
 """The shape of a generated key, to search a text for one; the checksum decides."""
 
-FRAGMENT = re.compile(r"^fsk_\d{4}|Z_[0-9a-f]{16}|[0-9a-f]{16}_[0-9a-f]{8}$", re.IGNORECASE | re.ASCII)
+FRAGMENT = r"(?ai)^fsk_\d{4}|Z_[0-9a-f]{16}|[0-9a-f]{16}_[0-9a-f]{8}$"
 """What is in a generated key that was damaged, and in no random text."""
 
 

@@ -29,7 +29,7 @@ Entries = list[tuple[str, str]]
 """Pairs of a place, such as "SECRET_KEY", and the text found there; newest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EnvironSource:
     """A keyring in the variables of the process, which only a restart changes."""
 
@@ -45,7 +45,7 @@ class EnvironSource:
         return _entries(self.values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _InFile:
     """A keyring in a file, which a running app follows."""
 

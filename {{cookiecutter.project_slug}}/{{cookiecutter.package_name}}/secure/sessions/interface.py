@@ -62,7 +62,7 @@ class SessionStoreUnavailableError(ServiceUnavailable):
         super().__init__(retry_after=PAUSE)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class SessionRecord:
     """What a store holds for one browser, and what to do with it at the end of the request."""
 
@@ -139,7 +139,7 @@ class CookieStore:
         return True
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Sessions(SessionInterface):
     """Sessions in `store`, with the cookies of the codec that `make_codec` returns for the keys of a moment."""
 

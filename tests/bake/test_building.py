@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import secure
 from baking import UV, Bake, Result
-from chromium import chromium
+from chromium import chromium, go
 from flask import Flask, Response
 from itsdangerous import URLSafeTimedSerializer
 from npm import installed
@@ -514,7 +514,7 @@ def browser_page(site: Site, chromium: Browser, tmp_path: Path) -> Iterator[Page
         context = stack.enter_context(chromium.new_context(ignore_https_errors=True))
         context.route("**/*", answer)
         page = context.new_page()
-        page.goto(address)
+        go(page, address)
         yield page
 
 
@@ -554,7 +554,7 @@ def test_popup_in_a_browser(browser_page: Page) -> None:
             body="page", content_type="text/html", headers={"Cross-Origin-Opener-Policy": "same-origin"}
         ),
     )
-    browser_page.goto(browser_page.url + "isolated")
+    go(browser_page, browser_page.url + "isolated")
     with browser_page.expect_popup() as popup:
         browser_page.evaluate("url => { open(url); }", "https://pay.example.org/1")
     expect(popup.value.locator("body")).to_have_text("no opener")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from baking import Bake
-from chromium import chromium
+from chromium import NETWORK_CHANGED, chromium, go
 from npm import installed
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, expect
 from serving import serving
@@ -93,11 +93,11 @@ def visit(chromium: Browser) -> Iterator[Open]:
     pages: list[Page] = []
 
     def complain(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
+        if message.type in {"error", "warning"} and NETWORK_CHANGED not in message.text:
             complaints.append(message.text)
 
     def fail(request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # the browser left the page before it was complete
+        if request.failure not in ("net::ERR_ABORTED", NETWORK_CHANGED):  # aborted: the browser left the page
             complaints.append(f"{request.url}: {request.failure}")
 
     def visit(address: str, **options: Any) -> Page:
@@ -107,7 +107,7 @@ def visit(chromium: Browser) -> Iterator[Open]:
         page.on("console", complain)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", fail)
-        page.goto(address)
+        go(page, address)
         pages.append(page)
         return page
 
@@ -194,9 +194,9 @@ def test_token_of_another_session(sites: Sites, chromium: Browser, mode: str) ->
     """A form with the token of another session is refused."""
     context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()
-    page.goto(sites[mode])
+    go(page, sites[mode])
     other = chromium.new_context(ignore_https_errors=True).new_page()
-    other.goto(sites[mode])
+    go(other, sites[mode])
     token = other.locator("[name=csrf_token]").input_value()
 
     page.evaluate("token => { document.querySelector('[name=csrf_token]').value = token }", token)
@@ -204,7 +204,7 @@ def test_token_of_another_session(sites: Sites, chromium: Browser, mode: str) ->
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Bad Request")
     expect(page.get_by_text("The security token (CSRF) of this form is missing or has expired.")).to_be_visible()
-    page.goto(sites[mode])
+    go(page, sites[mode])
     assert count(page) == "0"
     other.context.close()
     context.close()
@@ -215,17 +215,17 @@ def test_form_of_another_site(sites: Sites, chromium: Browser, mode: str, tmp_pa
     """A form of another site is refused."""
     context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()
-    page.goto(sites[mode])
+    go(page, sites[mode])
     page.get_by_role("button", name="Add one").click()
     expect(page.locator(".count")).to_have_text("1")
     evil = tmp_path / "evil.html"
     evil.write_text(f"<form method=post action='{sites[mode]}/'><button>A prize!</button></form>")
 
-    page.goto(evil.as_uri())
+    go(page, evil.as_uri())
     page.get_by_role("button").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Bad Request")
-    page.goto(sites[mode])
+    go(page, sites[mode])
     assert count(page) == "1"
     context.close()
 
@@ -238,7 +238,7 @@ def test_frame(sites: Sites, chromium: Browser, tmp_path: Path) -> None:
     outside.write_text(f"<iframe src='{sites.development}'></iframe>")
 
     with page.expect_console_message(lambda message: "frame-ancestors 'none'" in message.text):
-        page.goto(outside.as_uri())
+        go(page, outside.as_uri())
 
     context.close()
 
@@ -248,7 +248,7 @@ def test_injected_script(sites: Sites, chromium: Browser) -> None:
     context = chromium.new_context()
     context.add_init_script(WATCH)
     page = context.new_page()
-    page.goto(sites.development)
+    go(page, sites.development)
 
     page.evaluate("""() => {
         const script = document.createElement("script");
@@ -287,7 +287,7 @@ def test_no_status_page_in_production(sites: Sites, chromium: Browser) -> None:
     context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()
 
-    response = page.goto(f"{sites.production}/_secure/")
+    response = go(page, f"{sites.production}/_secure/")
 
     assert response
     assert response.status == 404
@@ -328,7 +328,7 @@ def test_narrow_screen(sites: Sites, chromium: Browser, mode: str, path: str) ->
     """A page on a narrow screen does not scroll sideways."""
     context = chromium.new_context(ignore_https_errors=True, viewport=NARROW)
     page = context.new_page()
-    page.goto(sites[mode] + path)
+    go(page, sites[mode] + path)
 
     assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
     context.close()
@@ -357,7 +357,7 @@ def test_accessibility(
     """axe-core finds nothing wrong, on a narrow and on a wide screen."""
     context = chromium.new_context(ignore_https_errors=True, color_scheme=scheme, viewport=NARROW)
     page = context.new_page()
-    page.goto(sites[mode] + path)
+    go(page, sites[mode] + path)
 
     for viewport in (NARROW, WIDE):
         page.set_viewport_size(viewport)
@@ -369,7 +369,7 @@ def test_axe_control(sites: Sites, chromium: Browser, axe: str) -> None:
     """Control: axe-core finds a text that is hard to read."""
     context = chromium.new_context(bypass_csp=True)
     page = context.new_page()
-    page.goto(sites.development)
+    go(page, sites.development)
     page.add_style_tag(content="p { color: #aaa !important; background: #fff !important }")
 
     assert [barrier for barrier in barriers(page, axe) if barrier.startswith("color-contrast")]

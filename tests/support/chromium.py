@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Response, sync_playwright
 
 PROGRAM = "/usr/bin/chromium"
 FLAGS = [
@@ -17,6 +17,19 @@ FLAGS = [
     "--disable-sync",
     "--disable-quic",
 ]
+
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
+"""What a request ends with while a container of another test starts or ends."""
+
+
+def go(page: Page, address: str) -> Response | None:
+    """Open an address; once more, if the machine's network has changed meanwhile."""
+    try:
+        return page.goto(address)
+    except Error as error:
+        if NETWORK_CHANGED not in error.message:
+            raise
+        return page.goto(address)
 
 
 @contextmanager

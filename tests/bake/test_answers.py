@@ -2,6 +2,7 @@
 
 import ast
 import json
+import string
 import tomllib
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -106,6 +107,14 @@ def test_no_name_is_that_of_a_distribution_which_some_python_or_system_needs(sha
     assert [name for name in names if not problem(answers(project_slug=name, package_name="app"))] == []
     modules = {name.replace("-", "_") for name in names}
     assert [name for name in modules if not problem(answers(package_name=name))] == []
+
+
+def test_no_accepted_name_ends_the_text_that_the_second_hook_has_it_in() -> None:
+    known = answers(project_name="A", project_slug="a", package_name="a")
+    harmless = set(f"{string.ascii_letters}{string.digits}._-")
+    for prompt in ("project_slug", "package_name"):
+        accepted = {c for c in map(chr, range(0x3000)) if problem(known | {prompt: f"a{c}a"}) is None}
+        assert {"0", "z"} <= accepted <= harmless
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.10"])

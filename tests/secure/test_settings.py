@@ -146,6 +146,8 @@ def test_host_names(text: str, names: tuple[str, ...]) -> None:
         ("::1", "'::1' has a port: write the host name without it (IPv6 in brackets: [::1])"),
         ("*.example.org", "'*.example.org' has a wildcard: write .example.org"),
         ("*", "'*' has a wildcard"),
+        ("app*.example.org", "'app*.example.org' has a wildcard"),
+        ("a\u200cb.example", "'a\\u200cb.example' has a special character"),
         ("a b", "'a b' is not a host name, such as example.org or .example.org"),
         ("a..b", "'a..b' is not a host name"),
         ("..b", "'..b' is not a host name"),

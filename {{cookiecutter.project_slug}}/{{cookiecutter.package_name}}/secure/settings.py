@@ -146,13 +146,14 @@ class SettingsError(click.ClickException):
         self.problems = tuple(problems)
 
 
-_WRONG_HOSTS = {
+_NOT_IN_HOSTS = {
     "/": "is a URL: write the host name alone, such as example.org",
     ":": "has a port: write the host name without it (IPv6 in brackets: [::1])",
-    r"^\*": "has a wildcard: write .example.org for example.org and all names below it",
-    r"^(?!\.?[\w-]{1,63}(\.[\w-]{1,63})*\Z)": "is not a host name, such as example.org or .example.org",
+    "*": "has a wildcard: write .example.org for example.org and all names below it",
     # Browsers keep these four characters, Python's codec replaces or drops them (RFC 5894, section 7.2).
-    "[\u00df\u03c2\u200c\u200d]": "has a special character: write the name as your browser sends it (xn--...)",
+    **dict.fromkeys(
+        "\u00df\u03c2\u200c\u200d", "has a special character: write the name as your browser sends it (xn--...)"
+    ),
 }
 
 
@@ -165,11 +166,13 @@ def host_names(text: str) -> tuple[str, ...]:
 
 
 def _host_name(name: str) -> str:
-    if re.fullmatch(r"\[[0-9a-f]*:[0-9a-f:.]+\]", name):
+    if name[0] == "[" and re.fullmatch(r"\[[0-9a-f]*:[0-9a-f:.]+\]", name):
         return name
-    for pattern, reason in _WRONG_HOSTS.items():
-        if re.search(pattern, name):
+    for character, reason in _NOT_IN_HOSTS.items():
+        if character in name:
             raise ValueError(f"{name!r} {reason}")
+    if not re.fullmatch(r"\.?[\w-]{1,63}(\.[\w-]{1,63})*", name):
+        raise ValueError(f"{name!r} is not a host name, such as example.org or .example.org")
     dot = name[: name[0] == "."]
     return name if name.isascii() else dot + name.lstrip(".").encode("idna").decode()
 

@@ -165,7 +165,7 @@ def _init_headers(
     app.response_class = SecureResponse if plain is Response else custom
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class DefaultHeaders:
     """The headers of all responses of an app."""
 

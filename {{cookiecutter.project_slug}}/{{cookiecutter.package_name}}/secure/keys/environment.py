@@ -28,7 +28,7 @@ APP_ENV, PRODUCTION = "APP_ENV", "production"
 KEY_NAMES = KEY, FALLBACKS, KEY_FILE = "SECRET_KEY", "SECRET_KEY_FALLBACKS", "SECRET_KEY_FILE"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Environment:
     """The variables of a process and of `.env`. Its `repr` shows no value."""
 

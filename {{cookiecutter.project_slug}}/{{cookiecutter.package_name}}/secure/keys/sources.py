@@ -9,7 +9,6 @@ Running apps follow the two files without a restart.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from . import files
 from .environment import FALLBACKS, KEY, KEY_FILE, Environment, edited_dotenv, read_dotenv
@@ -29,13 +28,14 @@ Entries = list[tuple[str, str]]
 """Pairs of a place, such as "SECRET_KEY", and the text found there; newest first."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class EnvironSource:
     """A keyring in the variables of the process, which only a restart changes."""
 
-    values: Mapping[str, str]
     missing_hint, invalid_hint, next_hint = GENERATE, f"{RESTORE}{GENERATE}", MOVE
     path = None
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values = values
 
     def __repr__(self) -> str:
         return "the process environment"
@@ -45,11 +45,11 @@ class EnvironSource:
         return _entries(self.values)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class _InFile:
     """A keyring in a file, which a running app follows."""
 
-    path: str
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def __repr__(self) -> str:
         return self.path

@@ -8,8 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from flask import Flask
 from flask.signals import appcontext_pushed
@@ -29,8 +28,7 @@ SETTLED = 2.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveKeys:
+class ActiveKeys(NamedTuple):
     """The keys of a moment. The same object until one of them changes its state."""
 
     signing: Key

@@ -7,7 +7,6 @@ ever holds it. It is never printed.
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -49,7 +48,7 @@ def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def keep_env_out_of_git() -> None:
     """Create a repository, unless this is in one; fail if git would not ignore `.env`."""
-    if not shutil.which("git"):
+    if not on_path("git"):
         print("git is not installed. Run 'git init' later; .gitignore keeps .env out of git.")
         return
     inside = git("rev-parse", "--is-inside-work-tree")
@@ -75,6 +74,12 @@ def has_key() -> bool:
         return bool(re.search(r"^\s*(export\s+)?SECRET_KEY(_FILE)?\s*=\s*[^\s#]", file.read(), re.MULTILINE))
 
 
+def on_path(program: str) -> bool:
+    """Return whether a program is installed. To load shutil would take longer than this hook's own work."""
+    name = f"{program}.exe" if os.name == "nt" else program
+    return any(os.access(os.path.join(folder, name), os.X_OK) for folder in os.get_exec_path())
+
+
 def first_line(text: str) -> str:
     """Return the first line of an error message, which may be empty."""
     return text.partition("\n")[0]
@@ -86,7 +91,7 @@ def next_steps(slug: str, created: bool) -> str:
     if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", "")):
         folder = os.path.basename(folder)
     activate = r".venv\Scripts\activate" if os.name == "nt" else ". .venv/bin/activate"
-    if shutil.which("uv"):
+    if on_path("uv"):
         steps = ["uv run flask run --debug"]
     else:
         python = "py" if os.name == "nt" else "python3"

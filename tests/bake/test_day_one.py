@@ -229,12 +229,20 @@ def test_windows_line_endings(tmp_path: Path, bake: Callable[..., Bake]) -> None
         assert server.get().status == 200
 
 
-def test_next_steps_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("program", "steps"),
+    [
+        ("uv", "    py -m venv .venv\n    .venv\\Scripts\\activate\n    pip install -e .\n    flask run --debug\n"),
+        ("uv.exe", "    uv run flask run --debug\n"),
+    ],
+)
+def test_next_steps_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, steps: str) -> None:
+    (tmp_path / program).touch(0o755)
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        patch.setattr(shutil, "which", lambda name: None)
+        patch.setenv("PATH", str(tmp_path))
         text = post_gen_project.next_steps("my-flask-app", created=True)
-    assert "    py -m venv .venv\n    .venv\\Scripts\\activate\n    pip install -e .\n" in text
+    assert f"\n{steps}\n" in text
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from life import PICTURES
 from playwright.sync_api import sync_playwright
 
 TEMPLATE = Path(__file__).resolve().parent.parent
-CHROMIUM = shutil.which("chromium") or "chromium"
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or "chromium"
 BAKE = "uv tool run cookiecutter --output-dir .. ."
 IN_PROJECT = (
     "cd ../my-flask-app",

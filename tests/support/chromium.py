@@ -1,12 +1,14 @@
 """A real browser, with a home and a profile of its own."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, Response, sync_playwright
 
-PROGRAM = "/usr/bin/chromium"
+PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or "chromium"
+"""The same engine without a window's parts opens a page in a quarter of the time."""
 FLAGS = [
     "--no-sandbox",
     "--headless",

@@ -24,6 +24,14 @@ from baking import PROJECT, UV, run
 HERE = Path(__file__).parent
 PINNED: dict[str, dict[str, Any]] = tomllib.loads((HERE / "expected.toml").read_text("utf-8"))
 PLUGIN = ("-p", "secure_plugin")
+PYTEST = """
+import gc, os, sys, pytest
+gc.set_threshold(100_000, 50, 50)
+status = pytest.main()
+sys.stdout.flush()
+os._exit(status)
+"""
+"""pytest in a process that looks for garbage rarely and frees nothing at its end: a suite leaves hundreds of apps."""
 
 Outcome = tuple[set[str], set[str]]
 """The tests that passed and those that did not, each as `tests.test_basic::test_login`."""
@@ -53,8 +61,8 @@ def suite(environment: dict[str, str], tmp_path: Path) -> Callable[[str], Suite]
         (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
         run(UV, "venv", "--quiet", "venv", cwd=tmp_path, environment=environment)
         python = str(tmp_path / "venv" / "bin" / "python")
-        # `secure` needs python-dotenv; a project's own code is what its archive has.
-        requirements = (str(folder), "pytest<9", "python-dotenv", *pinned["requirements"])
+        # `secure` needs python-dotenv.
+        requirements = (f"{name}=={pinned['version']}", "pytest<9", "python-dotenv", *pinned["requirements"])
         run(UV, "pip", "install", "--quiet", "--python", python, *requirements, cwd=tmp_path, environment=environment)
         (tmp_path / "secure").symlink_to(secure)  # alone: beside it are modules named app and config
         path = os.pathsep.join((str(tmp_path), str(HERE)))
@@ -65,7 +73,7 @@ def suite(environment: dict[str, str], tmp_path: Path) -> Callable[[str], Suite]
             files = (f"--junitxml={results}", f"--basetemp={tmp_path / label}")
             without = ("-k", f"not ({' or '.join(_left_out(pinned))})") if _left_out(pinned) else ()
             done = run(
-                *(python, "-m", "pytest", "-q", "-W", "ignore", "--tb=short", *files, *plugin, *without, *selected),
+                *(python, "-c", PYTEST, "-q", "-W", "ignore", "--tb=short", *files, *plugin, *without, *selected),
                 cwd=folder,
                 environment=environment | {"PYTHONPATH": path},
                 check=False,

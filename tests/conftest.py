@@ -87,14 +87,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clone(tmp_path: Path, template: Path, environment: dict[str, str]) -> Path:
+def clone(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, template: Path, environment: dict[str, str]
+) -> Path:
     """A clone of the template."""
-    clone = tmp_path / "flask-secure-start"
-    shutil.copytree(template, clone)
-    run("git", "init", "--quiet", cwd=clone, environment=environment)
-    run("git", "add", "--all", cwd=clone, environment=environment)
-    run("git", "commit", "--quiet", "--message", "A clone", cwd=clone, environment=environment)
-    return clone
+
+    def commit(folder: Path) -> None:
+        shutil.copytree(template, folder, dirs_exist_ok=True)
+        for command in (("init",), ("add", "--all"), ("commit", "--message", "A clone")):
+            run("git", *command, cwd=folder, environment=environment)
+
+    committed = made_once(tmp_path_factory, "committed", commit)
+    return shutil.copytree(committed, tmp_path / "flask-secure-start")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ LINES = [line for block in blocks(TEMPLATE / "CONTRIBUTING.md") for line in bloc
 MADE_CHEAP = {
     "uv run pytest tests/secure": "--help",
     'uv run pytest tests/secure -m "not slow" --hypothesis-profile=short': "--help",
+    "uv run pytest -n 0 tests/secure/keys/test_keyring.py": "--hypothesis-profile=short",
     "uv run mypy": "tools/life.py",
     "uv run pytest": "--numprocesses=0 tests/secure/keys/test_text.py",
     "uv run python tools/mutation.py": "no_such_module",

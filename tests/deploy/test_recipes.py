@@ -19,7 +19,8 @@ from running import Server
 from secure.keys.key_format import generate_text
 from serving import LIMIT, free_port, wait_until
 
-MODULES = [path for path in Path("/usr/lib").rglob("libsofthsm2.so") if path.is_file()]
+PLACES = ("lib*/softhsm", "lib*/*/softhsm", "lib*/pkcs11")
+MODULES = [path for place in PLACES for path in Path("/usr").glob(f"{place}/libsofthsm2.so")]
 
 
 def fingerprints(bake: Bake, **variables: str) -> list[str]:

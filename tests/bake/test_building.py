@@ -185,7 +185,7 @@ def services() -> Iterator[Services]:
 
 def pasted(project: Bake, folder: Path, *names: str) -> Bake:
     """Return a copy of a project with these recipes and what they need; it shares the environment."""
-    copy = project.copied(folder / "app")
+    copy = project.copied(folder / "app", ".git")
     copy = replace(copy, environment={**project.environment, "PYTHONPATH": str(copy.path)})
     for recipe in with_needs(*names):
         apply(recipe, copy)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import life
 import pytest
-from baking import TEMPLATE, UV, Bake, Result, run
+from baking import TEMPLATE, UV, Bake, Result, run, share_environment
 from copying import COPIER, copy
 from programs import program
 from readme import blocks
@@ -35,7 +35,7 @@ FAILS = {
 
 def run_line(line: str, clone: Path, environment: dict[str, str]) -> Result:
     """Run a command of the page in a clone, with the libraries of this process."""
-    (clone / ".venv").symlink_to(sys.prefix)
+    share_environment(Path(sys.prefix), clone, Path(environment["PYTHONPYCACHEPREFIX"]))
     path = f"{Path(UV).parent}:{environment['PATH']}"
     command = f"{line} {MADE_CHEAP.get(line, '')}".replace(" /tmp ", f" {clone.parent} ")
     as_it_is = environment | {"UV_NO_SYNC": "1", "PATH": path}
@@ -107,7 +107,8 @@ def test_release(clone: Path, gpg: dict[str, str], tmp_path: Path) -> None:
     one_module = "--numprocesses=0 tests/secure/keys/test_text.py"
     cheap = {"UV_NO_SYNC": "1", "PYTEST_ADDOPTS": one_module, "PATH": f"{tools}:{gpg['PATH']}"}
     sh(f"git tag v0.1.0; git clone --quiet --bare . '{tmp_path}/template.git'")
-    sh(f"git remote add origin '{tmp_path}/template.git'; ln -s '{sys.prefix}' .venv; echo .venv >> .git/info/exclude")
+    sh(f"git remote add origin '{tmp_path}/template.git'; echo .venv >> .git/info/exclude")
+    share_environment(Path(sys.prefix), clone, Path(gpg["PYTHONPYCACHEPREFIX"]))
     address = (tmp_path / "template.git").as_uri()
     copied = copy(address, tmp_path / "copied", gpg, "--vcs-ref", "v0.1.0")
     created = ("cruft", "create", "--no-input", "--checkout", "v0.1.0", "--output-dir", str(tmp_path), address)

@@ -1,9 +1,9 @@
 """Every command on every page is run by a test, which is named here. A page with another one fails."""
 
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,11 +171,9 @@ def test_new_command() -> None:
 @pytest.fixture(scope="module")
 def project(shared: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """A project under git, with a key and the environment of another one."""
-    folder = tmp_path_factory.mktemp("short") / "app"
-    shutil.copytree(shared.path, folder, ignore=shutil.ignore_patterns(".venv"))
-    (folder / ".venv").symlink_to(shared.path / ".venv")
-    path = f"{folder / '.venv' / 'bin'}:{shared.environment['PATH']}"
-    return Bake(folder, shared.result, {**shared.environment, "PATH": path, "PYTHONPATH": str(folder)})
+    copy = shared.copied(tmp_path_factory.mktemp("short") / "app")
+    path = f"{copy.path / '.venv' / 'bin'}:{copy.environment['PATH']}"
+    return replace(copy, environment={**copy.environment, "PATH": path, "PYTHONPATH": str(copy.path)})
 
 
 @pytest.mark.parametrize("command", TYPED)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +69,7 @@ class Platform:
 @pytest.fixture
 def platform(shared: Bake, tmp_path: Path) -> Platform:
     """A clone without `.env`, and the stand-ins on PATH."""
-    clone = Bake(tmp_path / "app", shared.result, shared.environment)
-    shutil.copytree(shared.path, clone.path, ignore=shutil.ignore_patterns(".venv", ".git", ".env"))
-    (clone.path / ".venv").symlink_to(shared.path / ".venv")
+    clone = shared.copied(tmp_path / "app", ".git", ".env")
     (tmp_path / "bin").mkdir()
     for name in ("heroku", "fly", "gcloud", "aws"):
         command = shlex.join([sys.executable, str(APPS / "hosting.py"), str(tmp_path), name])

@@ -54,7 +54,7 @@ def sites(shared: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             return stack.enter_context(started).port
 
         newest, *older = keyring(shared)
-        copy = shared.copied(folder / "project")
+        copy = shared.copied(folder / "project", ".git")
         (copy.path / ".env").write_text(f"SECRET_KEY={newest}\nSECRET_KEY_FALLBACKS={','.join(older)}\n")
         flask = (shared.program("flask"), "run", "--port", "PORT")
         gunicorn = (shared.program("gunicorn"), "--bind", "127.0.0.1:PORT")

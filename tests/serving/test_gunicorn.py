@@ -136,7 +136,7 @@ def site(shared: Bake, tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def own(shared: Bake, tmp_path: Path) -> Bake:
     """A copy of the project for a test that changes it."""
-    return shared.copied(tmp_path / "own")
+    return shared.copied(tmp_path / "own", ".git")
 
 
 @preload_or_not

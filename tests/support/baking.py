@@ -48,24 +48,33 @@ class Bake:
         """The path of a program in the project's environment, which `synced` makes."""
         return str(self.path / ".venv" / "bin" / name)
 
-    def copied(self, folder: Path) -> "Bake":
-        """A copy of the project in `folder`, for a test that changes it; it shares the environment.
+    def copied(self, folder: Path, *left_out: str) -> "Bake":
+        """A copy of the project in `folder`, without some of it, for a test that changes it; it shares the environment.
 
         What Python has compiled is copied too: a copy of a file has its time.
         """
         compiled = Path(self.environment["PYTHONPYCACHEPREFIX"])
-        ignored = shutil.ignore_patterns(".venv", ".git")
         for root in (Path("/"), compiled):
             place = root / self.path.relative_to("/")
             if place.exists():
+                ignored = shutil.ignore_patterns(".venv", *left_out)
                 shutil.copytree(place, root / folder.relative_to("/"), ignore=ignored)
-        (folder / ".venv").symlink_to(self.path / ".venv")
+        share_environment(self.path / ".venv", folder, compiled)
         return replace(self, path=folder)
 
     def synced(self, python: str = sys.executable) -> "Bake":
         """The same project with its environment made, for the interpreter `python`."""
         self.run(UV, "sync", "--quiet", "--all-extras", "--group", "dev", UV_PYTHON=python)
         return self
+
+
+def share_environment(venv: Path, folder: Path, compiled: Path) -> None:
+    """Make `venv` the environment of a project, with what Python has compiled of it: it knows files by their path."""
+    for root in (Path("/"), compiled):
+        place, link = root / venv.relative_to("/"), root / folder.relative_to("/") / ".venv"
+        for needed in (place, link.parent):
+            needed.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(place)
 
 
 def run(

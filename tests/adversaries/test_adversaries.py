@@ -1,6 +1,7 @@
 """Attackers' programs find nothing in a running project and its code; each finds something in a weak app."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import flask_unsign_wordlist
 import pytest
 from baking import UV, Bake, Result, run
 from programs import program
+from secure.keys.key_format import generate_text
 from serving import Server, serving
 
 ADVERSARIES = Path(__file__).parent
@@ -56,9 +58,9 @@ def attack(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def key(shared: Bake) -> str:
+def key() -> str:
     """A generated key."""
-    return shared.flask("secret-key", "generate").stdout.strip()
+    return generate_text(int(time.time()))
 
 
 @pytest.fixture(scope="module")

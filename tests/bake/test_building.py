@@ -39,6 +39,7 @@ from recipes import PAGE as BUILDING
 from recipes import apply, recipes, with_needs
 from running import APPS
 from secure.keys.key import generate_key
+from secure.keys.key_format import generate_text
 from services import Services, running
 from serving import LIMIT, serving, wait_until
 from tls import tls
@@ -217,7 +218,7 @@ def served(
     folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=bake.path.parent))  # a process may serve it twice
     keys, metrics = folder / "keys", folder / "metrics"
     metrics.mkdir()
-    keys.write_text(bake.flask("secret-key", "generate").stdout)
+    keys.write_text(generate_text(int(time.time())))
     keys.chmod(0o600)
     settings = {
         "SECRET_KEY_FILE": str(keys),

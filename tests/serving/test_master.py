@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from baking import Bake
 from running import Server, Site
+from secure.keys.key_format import generate_text
 from serving import wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start workers as another user")
@@ -27,10 +29,10 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def key_file(bake: Bake, folder: Path, mode: int) -> Path:
+def key_file(folder: Path, mode: int) -> Path:
     """A key file with one new key."""
     path = folder / "keyring"
-    path.write_text(bake.flask("secret-key", "generate").stdout)
+    path.write_text(generate_text(int(time.time())))
     path.chmod(mode)
     return path
 
@@ -38,7 +40,7 @@ def key_file(bake: Bake, folder: Path, mode: int) -> Path:
 @as_root
 def test_worker_cannot_change_master_or_sibling(shared: Bake, open_folder: Path) -> None:
     """A worker runs as another user; it poisons what it inherited, attacks the master, and dies."""
-    variables = {"SECRET_KEY_FILE": str(key_file(shared, open_folder, 0o644)), "SECRET_KEY_INTERVAL": "1s"}
+    variables = {"SECRET_KEY_FILE": str(key_file(open_folder, 0o644)), "SECRET_KEY_INTERVAL": "1s"}
     flags = ("--preload", "--workers", "1", "--user", str(NOBODY), "--group", str(NOBODY))
     server = Server(shared, open_folder / "log", variables, *flags, app="hostile:app()")
     try:
@@ -57,7 +59,7 @@ def test_worker_cannot_change_master_or_sibling(shared: Bake, open_folder: Path)
 @as_root
 def test_unreadable_key_file_refuses_start(shared: Bake, open_folder: Path) -> None:
     """The workers' user cannot read the keyring: this must not surface at a revocation."""
-    path, pidfile = key_file(shared, open_folder, 0o600), open_folder / "pid"
+    path, pidfile = key_file(open_folder, 0o600), open_folder / "pid"
     command = ("--user", str(NOBODY), "--bind", "127.0.0.1:0", "--pid", str(pidfile))
     result = shared.run(
         shared.program("gunicorn"), *command, check=False, APP_ENV="production", SECRET_KEY_FILE=str(path)

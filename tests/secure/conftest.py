@@ -73,10 +73,11 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def redis(shared_redis: RedisServer) -> RedisServer:
+def redis(shared_redis: RedisServer) -> Iterator[RedisServer]:
     """An empty server."""
     shared_redis.client.flushall()
-    return shared_redis
+    yield shared_redis
+    shared_redis.leave()
 
 
 @pytest.fixture
@@ -86,6 +87,7 @@ def fragile_redis(tmp_path: Path) -> Iterator[RedisServer]:
         pytest.skip("no redis-server or valkey-server on PATH")
     server = RedisServer(tmp_path)
     yield server
+    server.leave()
     server.stop()
 
 

@@ -71,6 +71,7 @@ class Scene:
     def close(self) -> None:
         """End all."""
         self.proxy.close()
+        self.primary.leave()
         self.primary.stop()
         self.replica.stop()
 

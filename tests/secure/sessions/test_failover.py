@@ -141,9 +141,12 @@ def test_loading(scene: Scene) -> None:
         scene.primary.client.set(f"other:{number}", "x")
     scene.primary.client.save()
     scene.primary.stop()
-    scene.primary.start("--key-load-delay", "1000", wait=False)
+    # 15 s, until the test has seen it; meanwhile the server answers now and then
+    slow = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+    scene.primary.start(*slow, wait=False)
     wait_until(lambda: scene.write() == 503)
     assert scene.ready() == 503
+    wait_until(lambda: scene.primary.client.config_set("key-load-delay", 0))
     wait_until(lambda: scene.primary.client.info("persistence")["loading"] == 0)
 
     assert scene.recovery("restart, LOADING") < LIMIT

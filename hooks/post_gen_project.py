@@ -75,9 +75,10 @@ def has_key() -> bool:
 
 
 def on_path(program: str) -> bool:
-    """Return whether a program is installed. shutil would say it too; loading that takes half a percent of a bake."""
+    """Return whether a program is installed. Importing shutil for this would take half a percent of a bake."""
     name = f"{program}.exe" if os.name == "nt" else program
-    return any(os.access(os.path.join(folder, name), os.X_OK) for folder in os.get_exec_path())
+    paths = [os.path.join(folder, name) for folder in os.get_exec_path()]
+    return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)
 
 
 def first_line(text: str) -> str:

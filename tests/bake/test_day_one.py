@@ -245,6 +245,16 @@ def test_next_steps_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert f"\n{steps}\n" in text
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.touch(0o644)], ids=["folder", "no program"])
+def test_what_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]) -> None:
+    """A home on PATH may have a folder named git."""
+    make(tmp_path / "git")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not post_gen_project.on_path("git")
+    (tmp_path / "uv").touch(0o755)
+    assert post_gen_project.on_path("uv")
+
+
 @contextmanager
 def exfat(folder: Path) -> Iterator[Path]:
     """A file system that ignores case, as those of Windows and macOS do."""

@@ -24,6 +24,7 @@ from playwright.sync_api import sync_playwright
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or "chromium"
+"""The first one is the same engine without the parts of a window: it opens a page in a quarter of the time."""
 BAKE = "uv tool run cookiecutter --output-dir .. ."
 IN_PROJECT = (
     "cd ../my-flask-app",

@@ -62,7 +62,7 @@ class RedisServer:
         self._process.wait(SOON)
 
     def leave(self) -> None:
-        """Close the connections of all apps: a collected one may warn, in whatever test comes then."""
+        """Close the connections of all apps: one that the garbage collector closes may warn during another test."""
         while self.apps:
             self.apps.pop().session_interface.store._client.close()
 

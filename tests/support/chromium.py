@@ -1,14 +1,13 @@
 """A real browser, with a home and a profile of its own."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, Response, sync_playwright
 
-PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium") or "chromium"
-"""The same engine without a window's parts opens a page in a quarter of the time."""
+from pictures import CHROMIUM
+
 FLAGS = [
     "--no-sandbox",
     "--headless",
@@ -41,6 +40,6 @@ def chromium(environment: Mapping[str, str]) -> Iterator[Browser]:
         patch.setenv("HOME", environment["HOME"])
         patch.setenv("TMPDIR", environment["TMPDIR"])
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             yield browser
             browser.close()

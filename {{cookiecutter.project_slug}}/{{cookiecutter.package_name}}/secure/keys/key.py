@@ -11,7 +11,7 @@ from .foreign import MAX_LENGTH, MIN_LENGTH, PUT_KEY, refusal
 LEAKED_HASH_BYTES = 6
 
 _AROUND = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u200b\u2028\u2029\u2060\u3000\ufeff"
-# Text: a generated key needs none of them, and to compile one takes as long as to load a module.
+# Not compiled here: a generated key needs neither, and compiling one takes as long as importing a module.
 _QUOTED = r"(?s)(['\"]).*\1|[\u2018\u201c\u201e].*[\u2018\u2019\u201c\u201d]"
 _WRAPPED = (
     r"(?ai)(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?['\"`]?([\w+/-]{32,}={0,2})(?:\\[nrt])*['\"`]?[,;]?"

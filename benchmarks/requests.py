@@ -1,7 +1,10 @@
 """What a request, a start and a worker cost: bare Flask doing the same work, against the baked app in production."""
 
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import IO, cast
 
 from .measure import Figure, compared, cpu_seconds
 from .project import Project
@@ -10,12 +13,16 @@ from .serving import ACCESS_LOG, cpu_of_request, gunicorn, worker_memory
 ROUNDS = 7
 APPS = {"bare": "bare", "baked, no log line": "quiet", "baked": "baked"}
 
+TURNS, TURN = 100, 30
+"""Rounds in which each app answers in turn, and the requests of a turn: short, so that all share a slow moment."""
+
 LOOP = """
-import io, os, statistics, time
+import io, logging, os, sys, time
 from apps import {app}
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the log: what a reader of it does is not measured
 from werkzeug.test import EnvironBuilder
+logging.disable()  # what it says at the start
 wsgi = {app}().wsgi_app
+logging.disable(logging.NOTSET)
 def call(path, cookie):
     environ = dict(base, **{{"wsgi.input": io.BytesIO(), "PATH_INFO": path}})
     if cookie: environ["HTTP_COOKIE"] = cookie
@@ -26,13 +33,15 @@ def call(path, cookie):
     for _ in wsgi(environ, start): pass
     return caught[0] if caught else cookie
 base = EnvironBuilder("/", base_url="https://127.0.0.1/").get_environ()
-cookie, taken = call("{first}", ""), []
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the log: what a reader of it does is not measured
+cookie = call("{first}", "")
 for _ in range(200): cookie = call("{path}", cookie)
-for _ in range(20):
-    began = time.{clock}()
-    for _ in range(100): call("{path}", cookie)
-    taken.append((time.{clock}() - began) / 100)
-print(statistics.median(taken) * 1e6)
+for line in sys.stdin:
+    clock = getattr(time, line.strip())
+    call("{path}", cookie)
+    began = clock()
+    for _ in range({turn}): call("{path}", cookie)
+    print((clock() - began) / {turn} * 1e6, flush=True)
 """
 
 
@@ -40,8 +49,9 @@ def run(project: Project) -> list[Figure]:
     """Microseconds of CPU of a request, seconds of CPU of a start, mebibytes of a worker."""
     figures = []
     for path in ("/count", "/plain"):
-        candidates = {name: partial(in_process, project, app, path) for name, app in APPS.items()}
-        figures += compared(f"in process, {path}", "µs CPU", candidates, ROUNDS)
+        with ExitStack() as stack:
+            apps = {name: stack.enter_context(in_process(project, app, path)) for name, app in APPS.items()}
+            figures += compared(f"in process, {path}", "µs CPU", apps, TURNS)
     starts = {app: partial(_start, project, app) for app in ("bare", "baked")}
     figures += compared("start", "s CPU", starts, ROUNDS)
     with ExitStack() as stack:
@@ -55,12 +65,27 @@ def run(project: Project) -> list[Figure]:
         return figures + compared("worker memory", "MiB", sizes, 2)
 
 
+@contextmanager
 def in_process(
-    project: Project, app: str, path: str, first: str = "/plain", clock: str = "process_time", **variables: str
-) -> float:
-    """Microseconds of a request by `clock`, in a process of its own that asks for `first` before."""
-    code = LOOP.format(app=app, path=path, first=first, clock=clock)
-    return float(project.python(code, **variables))
+    project: Project, app: str, path: str, first: str = "/plain", **variables: str
+) -> Iterator[Callable[..., float]]:
+    """Start a process with one app, which is asked for `first` once, and give what measures a turn of it.
+
+    That returns the microseconds of a request by a clock of the module `time`, the processor's by default.
+    """
+    code = LOOP.format(app=app, path=path, first=first, turn=TURN)
+    command = [project.program("python"), "-c", code]
+    environment = {**project.environment, **variables}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=project.path, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        asks, answers = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+
+        def turn(clock: str = "process_time") -> float:
+            print(clock, file=asks, flush=True)
+            return float(answers.readline())
+
+        yield turn
+        asks.close()
 
 
 def _start(project: Project, app: str) -> float:

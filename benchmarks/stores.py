@@ -2,26 +2,20 @@
 
 import subprocess
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from .measure import PER_SECOND, Figure, compared
 from .project import Project
-from .requests import in_process
+from .requests import TURNS, in_process
 from .serving import free_port
-
-ROUNDS = 4
 
 
 def run(project: Project) -> list[Figure]:
     """Requests per second and microseconds of CPU of a request that changes a user's session, in one process."""
     port = free_port()
     address = f"redis://127.0.0.1:{port}/0"
-    apps = {
-        "signed cookie": partial(in_process, project, "quiet", "/count", "/sign-in", SESSION_STORE="signed"),
-        "encrypted cookie": partial(in_process, project, "quiet", "/count", "/sign-in", SESSION_STORE="encrypted"),
-        "Redis": partial(in_process, project, "quiet", "/count", "/sign-in", SESSION_STORE=address),
-        "Flask-Session on Redis": partial(in_process, project, "flask_session", "/count", REDIS=address),
-    }
     with tempfile.TemporaryDirectory() as folder:
         command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder)
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
@@ -30,12 +24,23 @@ def run(project: Project) -> list[Figure]:
                     f"import redis; redis.Redis(port={port}, retry=redis.retry.Retry("
                     "redis.backoff.ConstantBackoff(0.1), 100)).ping()"
                 )
-                cpu = compared("session store, CPU", "µs CPU", apps, ROUNDS)
-                rates = {name: partial(_rate, app) for name, app in apps.items()}
-                return cpu + compared("session store, rate", PER_SECOND, rates, ROUNDS)
+                with ExitStack() as stack:
+                    apps = {
+                        "signed cookie": ("quiet", "/sign-in", {"SESSION_STORE": "signed"}),
+                        "encrypted cookie": ("quiet", "/sign-in", {"SESSION_STORE": "encrypted"}),
+                        "Redis": ("quiet", "/sign-in", {"SESSION_STORE": address}),
+                        "Flask-Session on Redis": ("flask_session", "/plain", {"REDIS": address}),
+                    }
+                    turns = {
+                        name: stack.enter_context(in_process(project, app, "/count", first, **variables))
+                        for name, (app, first, variables) in apps.items()
+                    }
+                    cpu = compared("session store, CPU", "µs CPU", turns, TURNS)
+                    rates = {name: partial(_rate, turn) for name, turn in turns.items()}
+                    return cpu + compared("session store, rate", PER_SECOND, rates, TURNS)
             finally:
                 server.terminate()
 
 
-def _rate(app: "partial[float]") -> float:
-    return 1e6 / app(clock="perf_counter")
+def _rate(turn: Callable[..., float]) -> float:
+    return 1e6 / turn("perf_counter")

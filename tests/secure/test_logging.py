@@ -126,6 +126,18 @@ def test_line_as_a_record(name: str, printed: Printed) -> None:
     assert seen["path"] == without["path"] == "/count"
 
 
+@pytest.mark.parametrize("sign", '"\\ {}%~\x7f\xff')
+def test_line_with_a_special_sign(sign: str, printed: Printed) -> None:
+    """JSON escapes some signs of a path or a method; a client sends them as it likes."""
+    client = started(printed)
+
+    client.get("/", environ_overrides={"PATH_INFO": f"/a{sign}b", "REQUEST_METHOD": f"GE{sign}T"})
+
+    (line,) = map(json.loads, printed())
+    assert line["path"] == f"/a{secure_logging.printable(sign)}b"
+    assert line["message"].startswith(f"{line['method']} {line['path']} {line['status']} in ")
+
+
 def test_line_through_a_filter(printed: Printed) -> None:
     client, log = started(printed), logging.getLogger(secure_logging.__name__)
 

@@ -13,7 +13,19 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Request, Response, abort, after_this_request, current_app, g, request, session
+from flask import (
+    Blueprint,
+    Flask,
+    Request,
+    Response,
+    abort,
+    after_this_request,
+    current_app,
+    g,
+    has_app_context,
+    request,
+    session,
+)
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.datastructures import Headers
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -26,7 +38,7 @@ from .settings import Settings
 health = Blueprint("health", __name__)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 PROBES = frozenset({"health.healthz", "health.readyz"})  # answer under any host name: a probe asks by IP address
-_FORWARDED = {"X-Forwarded-For": "HTTP_X_FORWARDED_FOR", "X-Forwarded-Proto": "HTTP_X_FORWARDED_PROTO"}
+_FORWARDED = {"HTTP_X_FORWARDED_FOR": "X-Forwarded-For", "HTTP_X_FORWARDED_PROTO": "X-Forwarded-Proto"}
 POLICY = "Content-Security-Policy"
 CSP: Mapping[str, Iterable[str]] = {
     "default-src": ["'self'"],
@@ -124,12 +136,12 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
         if prefix and current.script_root not in ("", prefix):
             reason = f"X-Forwarded-Prefix {printable(current.script_root[:100])} is not TRUSTED_PREFIX ({prefix})"
             refuse("wrong prefix", reason, "set TRUSTED_PREFIX to the path that the proxy sends")
-        missing = [name for name, variable in _FORWARDED.items() if variable not in current.environ]
-        if not proxies and len(missing) < len(_FORWARDED):
-            sent = next(name for name in _FORWARDED if name not in missing)
+        sent = current.environ.keys() & _FORWARDED.keys()
+        if sent and not proxies:
             hint = "behind a proxy, set TRUSTED_PROXIES to the number of proxies"
-            warn_once_a_minute(f"{sent} ignored", "TRUSTED_PROXIES is 0", hint)
-        elif proxies and missing and current.endpoint not in PROBES:
+            warn_once_a_minute(f"{_FORWARDED[min(sent)]} ignored", "TRUSTED_PROXIES is 0", hint)
+        elif len(sent) < len(_FORWARDED) and proxies and current.endpoint not in PROBES:
+            missing = [name for variable, name in _FORWARDED.items() if variable not in sent]
             hint = "configure the proxy to send it; if there is no proxy, set TRUSTED_PROXIES=0"
             warn_once_a_minute(f"no {', '.join(missing)} in a request", f"TRUSTED_PROXIES is {proxies}", hint)
 
@@ -261,7 +273,7 @@ def _complete(response: Response) -> Response:
 
 
 def _missing(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if current_app else ()
+    return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if has_app_context() else ()
 
 
 def _extended(directives: Mapping[str, Iterable[str]], more: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ def _interface() -> Sessions:
 
 def _prepare_flask_login() -> None:
     """Before a request: load the session, and sign the remember-me cookie again if an older key signed it."""
-    if "login_manager" not in vars(current_app):
+    if "login_manager" not in vars(current_app._get_current_object()):  # type: ignore[attr-defined]
         return
     # Flask-Login uses the session after every request: there, an unavailable store would be a 500.
     user = flask.session.get("_user_id")

@@ -18,8 +18,6 @@ from itertools import takewhile
 from pathlib import Path
 
 import click
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 
 from .files import FileError, identity, is_absent, read_text
 from .text import message
@@ -112,6 +110,8 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
     """
     before = _parsed(text)
     changes = {name: value for name, value in changes.items() if value or name in before}
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - a production without `.env` does not need it
+
     bindings = list(parse_stream(StringIO(text)))
     last = {binding.key: number for number, binding in enumerate(bindings)}
     pieces = []
@@ -148,4 +148,6 @@ def _quoted(value: str) -> str:
 
 
 def _parsed(text: str) -> dict[str, str]:
+    from dotenv import dotenv_values  # noqa: PLC0415
+
     return {name: value or "" for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items()}

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-from dotenv import find_dotenv
 
 from .environment import Environment
 from .files import is_absent
@@ -65,6 +64,8 @@ def foreign_dotenv(environment: Environment) -> str:
     process, own, found = environment.process, os.fspath(environment.dotenv_path), ""
     reloaded = process.get("WERKZEUG_RUN_MAIN") == "true" and not process.get("FLASK_SKIP_DOTENV")
     if getattr(script_info, "load_dotenv_defaults", reloaded):
+        from dotenv import find_dotenv  # noqa: PLC0415 - Flask has imported it, if this is its command
+
         with suppress(OSError):  # the working directory is gone
             found = find_dotenv(usecwd=True)
     if not found or os.path.realpath(found) == os.path.realpath(own):

@@ -1,5 +1,6 @@
 """Interleaved rounds, medians, ratios: what a noisy machine does to one side, it does to the other."""
 
+import random
 import resource
 import statistics
 import time
@@ -30,14 +31,17 @@ class Figure:
 def compared(benchmark: str, unit: str, candidates: Mapping[str, Callable[[], float]], rounds: int) -> list[Figure]:
     """Measure each candidate once a round; the first is the floor. One round before them is not counted.
 
+    Each round has another order, because a candidate leaves its mark on the processor's caches.
+
     The ratio is the median of the rounds' own ratios, so a slow round counts on both sides.
     """
+    names = list(candidates)
     for measure in candidates.values():
         measure()
-    rows = [{name: measure() for name, measure in candidates.items()} for _ in range(rounds)]
-    floor = next(iter(candidates))
+    rows = [{name: candidates[name]() for name in random.sample(names, len(names))} for _ in range(rounds)]
+    floor = names[0]
     figures = []
-    for name in candidates:
+    for name in names:
         ratios = [row[name] / row[floor] for row in rows]
         ratio, quartiles = statistics.median(ratios), statistics.quantiles(ratios, n=4, method="inclusive")
         noise = max(LEAST_NOISE, (quartiles[2] - quartiles[0]) / ratio)

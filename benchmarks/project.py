@@ -134,6 +134,7 @@ def make_project(folder: Path) -> Project:
     subprocess.run([UV, "sync", "--quiet", "--all-extras", "--python", sys.executable], cwd=path, check=True)
     install(path / ".venv", "flask-session>=0.8")
     (path / "apps.py").write_text(APPS, "utf-8")
+    (path / ".env").unlink()  # in production, the key is in the environment
     project = Project(path, {**kept, "APP_ENV": "production", "TRUSTED_HOSTS": "127.0.0.1"})
     key = project.run(project.program("flask"), "secret-key", "generate").strip()
     return Project(path, {**project.environment, "SECRET_KEY": key})

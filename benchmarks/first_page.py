@@ -61,6 +61,7 @@ def _waited(first_page: Callable[[Path, dict[str, str]], None], project: Path, w
     with tempfile.TemporaryDirectory(dir=project.parent) as name:
         copy, cache = Path(name) / "project", str(warm or Path(name) / "cache")
         shutil.copytree(project, copy)
+        os.sync()
         wanted = ("PATH", "LANG", "SSL_CERT_FILE")
         kept = {name: value for name, value in os.environ.items() if name in wanted or name.startswith(("PIP_", "UV_"))}
         environment = {**kept, "HOME": name, "UV_CACHE_DIR": cache, "PIP_CACHE_DIR": cache}

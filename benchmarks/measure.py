@@ -1,5 +1,6 @@
 """Interleaved rounds, medians, ratios: what a noisy machine does to one side, it does to the other."""
 
+import os
 import random
 import resource
 import statistics
@@ -36,6 +37,7 @@ def compared(benchmark: str, unit: str, candidates: Mapping[str, Callable[[], fl
     The ratio is the median of the rounds' own ratios, so a slow round counts on both sides.
     """
     names = list(candidates)
+    os.sync()  # else what an earlier benchmark has left to write is measured too
     for measure in candidates.values():
         measure()
     rows = [{name: candidates[name]() for name in random.sample(names, len(names))} for _ in range(rounds)]

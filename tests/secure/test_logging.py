@@ -1,5 +1,6 @@
 """The log: one line a request, with its id; readable in development, JSON in production."""
 
+import io
 import json
 import logging
 import os
@@ -7,7 +8,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from apps import KEY, make_app
@@ -97,6 +99,22 @@ def test_json(printed: Printed) -> None:
     }
 
 
+class Unbuffered(io.RawIOBase):
+    """A raw stream into `file`, in which what was flushed can be seen."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__()
+        self.file = file
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write to the file."""
+        return self.file.write(data)
+
+
 class Collector(logging.Handler):
     """A handler of a team."""
 
@@ -122,7 +140,7 @@ def test_line_as_a_record(name: str, printed: Printed) -> None:
     log.removeHandler(handler)
     (line,), (seen,) = map(json.loads, printed()), handler.lines
     assert seen == line
-    assert [*seen] == [*without] or {*seen} == {*without}
+    assert {field: type(value) for field, value in seen.items()} == {field: type(without[field]) for field in without}
     assert seen["path"] == without["path"] == "/count"
 
 
@@ -136,6 +154,35 @@ def test_line_with_a_special_sign(sign: str, printed: Printed) -> None:
     (line,) = map(json.loads, printed())
     assert line["path"] == f"/a{secure_logging.printable(sign)}b"
     assert line["message"].startswith(f"{line['method']} {line['path']} {line['status']} in ")
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "0.0"), (0.00004, "0.0"), (0.00006, "0.1"), (0.01234, "12.3"), (75.0, "75000.0")]
+)
+def test_milliseconds(
+    environment: str, seconds: float, shown: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = started(printed, APP_ENV=environment)
+    readings = iter([100.0, 100.0 + seconds])
+    clocks = SimpleNamespace(**{**vars(time), "perf_counter": lambda: next(readings)})
+    monkeypatch.setattr(secure_logging, "time", clocks)
+
+    client.get("/healthz")
+
+    assert f"200 in {shown} ms for " in printed()[0]
+
+
+def test_line_for_a_stream_with_a_buffer(printed: Printed) -> None:
+    """What is not a terminal's standard error may keep a line back; nothing of it may be missing after a crash."""
+    client, (handler,) = started(printed), logging.getLogger().handlers
+    file = io.BytesIO()
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(io.TextIOWrapper(io.BufferedWriter(Unbuffered(file)), "utf-8"))
+
+    client.get("/healthz")
+
+    assert json.loads(file.getvalue())["path"] == "/healthz"
 
 
 def test_line_through_a_filter(printed: Printed) -> None:

@@ -7,6 +7,7 @@ import time
 import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -331,14 +332,17 @@ def test_changed_cookie(app: Flask) -> None:
     assert [counted(app, cookie) for cookie in forged] == [0] * len(forged)
 
 
-def test_age(app: Flask) -> None:
+@pytest.mark.parametrize("timeout", [7 * 86400, timedelta(days=7)])
+def test_age(timeout: int | timedelta, app: Flask) -> None:
+    """Flask takes the timeout in both ways."""
+
     class Signer(TimestampSigner):
         moment = 0
 
         def get_timestamp(self) -> int:
             return self.moment
 
-    app.permanent_session_lifetime = 7 * 86400
+    app.config["PERMANENT_SESSION_LIFETIME"] = timeout
 
     def at(ago: int) -> str:
         signer = Signer(derived(KEY), key_derivation="none", digest_method=hashlib.sha256)

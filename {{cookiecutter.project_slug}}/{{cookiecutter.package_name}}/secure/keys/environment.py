@@ -108,10 +108,10 @@ def edited_dotenv(text: str, changes: Mapping[str, str]) -> str:
     A variable is changed where it is assigned last, and its earlier assignments are removed. A new one that has a value
     is added at the end. Raises FileError if the result would read back differently.
     """
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - as in _parsed
+
     before = _parsed(text)
     changes = {name: value for name, value in changes.items() if value or name in before}
-    from dotenv.parser import parse_stream  # noqa: PLC0415 - a production without `.env` does not need it
-
     bindings = list(parse_stream(StringIO(text)))
     last = {binding.key: number for number, binding in enumerate(bindings)}
     pieces = []
@@ -148,6 +148,6 @@ def _quoted(value: str) -> str:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    from dotenv import dotenv_values  # noqa: PLC0415
+    from dotenv import dotenv_values  # noqa: PLC0415 - most productions have no `.env`, and then do not need it
 
     return {name: value or "" for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items()}

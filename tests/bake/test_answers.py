@@ -39,15 +39,15 @@ def answers(**typed: str) -> dict[str, str]:
     return known
 
 
-def test_there_are_at_most_five_prompts_and_each_says_what_it_asks() -> None:
+def test_prompts() -> None:
+    """There are at most five, and each says what it asks."""
     assert len(PROMPTS) <= 5
     assert list(SETTINGS["__prompts__"]) == PROMPTS
 
 
 @pytest.mark.parametrize(("prompt", "typed", "message"), REFUSED)
-def test_an_answer_that_cannot_bake_is_refused_and_nothing_stays(
-    prompt: str, typed: str, message: str, tmp_path: Path, bake: Callable[..., Bake]
-) -> None:
+def test_refused_answers(prompt: str, typed: str, message: str, tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """Nothing stays of a refused bake."""
     result = bake(check=False, **{prompt: typed}).result
     assert result.returncode == 1
     assert result.stderr.startswith("ERROR: ")
@@ -58,9 +58,8 @@ def test_an_answer_that_cannot_bake_is_refused_and_nothing_stays(
 
 # cookiecutter makes the folder before any hook runs: what it can do to a path, it has done by then.
 @pytest.mark.parametrize("slug", ["a/b", "../b", "..", ".", "", "/", "x" * 10_000])
-def test_a_slug_that_is_a_path_is_refused_and_no_file_stays(
-    slug: str, tmp_path: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_slug_with_a_path(slug: str, tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """It is refused, and no file stays."""
     folder = tmp_path / "out"
     folder.mkdir()
     assert bake_into(folder, check=False, project_slug=slug).result.returncode == 1
@@ -68,13 +67,15 @@ def test_a_slug_that_is_a_path_is_refused_and_no_file_stays(
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_no_package_is_called_what_a_module_of_the_tests_is_called() -> None:
+def test_names_of_test_modules() -> None:
+    """No package may have the name of a module of the tests."""
     modules = {path.stem for path in (PROJECT / "tests").glob("*.py")}
     assert "conftest" in modules
     assert {name for name in modules if not problem(answers(package_name=name))} == set()
 
 
-def test_nothing_is_refused_that_the_defaults_suggest() -> None:
+def test_suggested_names() -> None:
+    """What the defaults suggest is not refused."""
     names = [
         "My Flask App",
         "3D Viewer",
@@ -90,7 +91,8 @@ def test_nothing_is_refused_that_the_defaults_suggest() -> None:
     assert {name: problem(answers(project_name=name)) for name in names} == dict.fromkeys(names)
 
 
-def test_no_package_hides_a_module_that_the_project_installs(shared: Bake) -> None:
+def test_names_of_modules(shared: Bake) -> None:
+    """No package may hide a module that the project installs."""
     script = "import importlib.metadata as m; print(*m.packages_distributions())"
     installed = shared.run(shared.program("python"), "-c", script).stdout.split()
     importable = {name for name in installed if name.isidentifier() and not name.startswith("_")}
@@ -99,8 +101,11 @@ def test_no_package_hides_a_module_that_the_project_installs(shared: Bake) -> No
     assert [name for name in importable if not problem(answers(package_name=name))] == []
 
 
-def test_no_name_is_that_of_a_distribution_which_some_python_or_system_needs(shared: Bake) -> None:
-    """For example async-timeout, which redis needs below Python 3.11.3."""
+def test_names_of_distributions(shared: Bake) -> None:
+    """No name is that of a distribution that some Python or system needs.
+
+    For example async-timeout, which redis needs below Python 3.11.3.
+    """
     locked = tomllib.loads((shared.path / "uv.lock").read_text("utf-8"))["package"]
     names = {package["name"] for package in locked} - {shared.path.name}
     assert len(names) > 20
@@ -109,7 +114,8 @@ def test_no_name_is_that_of_a_distribution_which_some_python_or_system_needs(sha
     assert [name for name in modules if not problem(answers(package_name=name))] == []
 
 
-def test_no_accepted_name_ends_the_text_that_the_second_hook_has_it_in() -> None:
+def test_names_in_the_second_hook() -> None:
+    """No accepted name ends the quotes around it in the second hook."""
     known = answers(project_name="A", project_slug="a", package_name="a")
     harmless = set(f"{string.ascii_letters}{string.digits}._-")
     for prompt in ("project_slug", "package_name"):
@@ -119,9 +125,8 @@ def test_no_accepted_name_ends_the_text_that_the_second_hook_has_it_in() -> None
 
 @pytest.mark.parametrize("version", ["3.9", "3.10"])
 @pytest.mark.parametrize(("tool", "argument"), [("cookiecutter", ()), ("copier", ("{}",))])
-def test_an_interpreter_that_is_too_old_is_told_so(
-    tool: str, argument: tuple[str, ...], version: str, environment: dict[str, str]
-) -> None:
+def test_old_python(tool: str, argument: tuple[str, ...], version: str, environment: dict[str, str]) -> None:
+    """The message names what is too old."""
     python = next(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"), None)
     if python is None:
         pytest.skip(f"there is no Python {version}")
@@ -132,7 +137,8 @@ def test_an_interpreter_that_is_too_old_is_told_so(
     assert result.stderr.splitlines()[1:] == [f"hint: uv tool run --python 3.13 {tool}"]
 
 
-def test_a_cookiecutter_that_leaves_private_variables_unrendered_is_told_so() -> None:
+def test_old_cookiecutter() -> None:
+    """One that leaves private variables unrendered is refused with a hint."""
     old = answers() | {"__markdown_name": SETTINGS["__markdown_name"]}
     assert problem(old) == "cookiecutter: this version is too old\nhint: uv tool run cookiecutter"
 
@@ -186,7 +192,7 @@ def page_names(code: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_answer_is_data_in_every_file_and_never_runs(
+def test_hostile_answers(
     text: str,
     tmp_path: Path,
     environment: dict[str, str],
@@ -195,6 +201,7 @@ def test_a_hostile_answer_is_data_in_every_file_and_never_runs(
     plain: Page,
     cookiecutter: Warm,
 ) -> None:
+    """A hostile answer is data in every file, and never runs."""
     typed = f"{text}\napp\napp\n{text}\n{text}\n"
     command = (str(COOKIECUTTER), "-o", str(tmp_path), str(template))
     result = run(*command, cwd=tmp_path, environment=environment, input=typed, warm=cookiecutter)
@@ -219,9 +226,10 @@ def test_a_hostile_answer_is_data_in_every_file_and_never_runs(
     assert [path for place in places for path in place.rglob("pwned*")] == []
 
 
-def test_cookiecutter_renders_an_answer_on_its_command_line_and_what_it_gets_is_data(
+def test_answer_with_an_expression(
     bake: Callable[..., Bake],
 ) -> None:
+    """An answer on the command line is rendered by cookiecutter; the result is data."""
     project = bake(project_name='{{ 7 * 7 }} "a"', description="{% raw %}{{ 7 * 7 }}{% endraw %}")
     metadata = tomllib.loads((project.path / "pyproject.toml").read_text("utf-8"))["project"]
     assert metadata["name"] == "49-a"
@@ -230,13 +238,15 @@ def test_cookiecutter_renders_an_answer_on_its_command_line_and_what_it_gets_is_
     assert page_names((project.package / "app.py").read_text("utf-8")) == names
 
 
-def test_an_answer_that_cookiecutter_cannot_render_leaves_nothing(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+def test_answer_that_cannot_be_rendered(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """Nothing stays."""
     assert bake(check=False, project_name="{{ unknown }}").result.returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
-def test_every_answer_that_is_not_refused_is_right_in_toml_python_and_markdown(text: str) -> None:
+def test_accepted_answers(text: str) -> None:
+    """Each is right in TOML, Python and Markdown."""
     known = answers(project_name=text, description=text, author=text, project_slug="app", package_name="app")
     assume(problem(known) is None)
     baked = {name: template.render(cookiecutter=known) for name, template in RENDERED.items()}

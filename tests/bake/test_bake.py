@@ -29,13 +29,15 @@ def start(project: Bake, folder: Path) -> AbstractContextManager[Server]:
     return serving(*command, folder=project.path, log=folder / "log", environment=project.environment)
 
 
-def test_with_no_answer_at_all_the_project_is_good(shared: Bake) -> None:
+def test_defaults(shared: Bake) -> None:
+    """The defaults bake a good project."""
     assert shared.path.name == "my-flask-app"
     assert shared.package.name == "my_flask_app"
     assert title(shared) == "# My Flask App"
 
 
-def test_every_file_is_rendered_and_nothing_else_is_there(bake: Callable[..., Bake], template: Path) -> None:
+def test_files(bake: Callable[..., Bake], template: Path) -> None:
+    """Every file is rendered, and nothing else is there."""
     project = bake()
     source = template / "{{cookiecutter.project_slug}}"
     meant = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
@@ -48,9 +50,8 @@ def test_every_file_is_rendered_and_nothing_else_is_there(bake: Callable[..., Ba
     assert [path for path in files if re.search(rb"{[{%] *cookiecutter", path.read_bytes())] == []
 
 
-def test_it_says_what_to_type_next_with_uv_and_where_that_is_missing_with_pip(
-    tmp_path: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_next_steps(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """The output says what to type next: with uv, and with pip where uv is missing."""
     both = {}
     for name, path in (("uv", os.path.dirname(UV)), ("pip", "/nowhere")):
         (tmp_path / name).mkdir()
@@ -61,23 +62,21 @@ def test_it_says_what_to_type_next_with_uv_and_where_that_is_missing_with_pip(
 
 
 @pytest.mark.parametrize("pwd", [[], ["PWD=/nowhere"]])
-def test_the_folder_to_go_to_is_named_in_full_where_the_shell_is_elsewhere(
-    pwd: list[str], tmp_path: Path, bake: Callable[..., Bake]
-) -> None:
+def test_folder_elsewhere(pwd: list[str], tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """The next steps have the whole path if the shell is in another folder."""
     result = bake(under=("env", "-u", "PWD", *pwd)).result
     assert f"    cd {tmp_path / 'my-flask-app'}\n" in result.stdout
 
 
-def test_a_folder_that_the_terminal_cannot_show_does_not_end_the_bake(
-    tmp_path: Path, bake_into: Callable[..., Bake]
-) -> None:
+def test_folder_in_other_letters(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """A name that the terminal cannot show does not end the bake."""
     folder = tmp_path / "größe 🚀"
     folder.mkdir()
     project = bake_into(folder, under=("env", "-u", "PWD", "PYTHONIOENCODING=ascii"))
     assert "/gr\\xf6\\xdfe \\U0001f680/my-flask-app'\n" in project.result.stdout
 
 
-def test_a_template_in_a_zip_file_bakes(tmp_path: Path, template: Path, bake_into: Callable[..., Bake]) -> None:
+def test_zip_file(tmp_path: Path, template: Path, bake_into: Callable[..., Bake]) -> None:
     archive, out = tmp_path / "template.zip", tmp_path / "out"
     out.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
@@ -87,7 +86,7 @@ def test_a_template_in_a_zip_file_bakes(tmp_path: Path, template: Path, bake_int
     assert bake_into(out, template=str(archive)).env_file()["SECRET_KEY"]
 
 
-def test_a_template_in_a_git_repository_bakes(
+def test_git_repository(
     tmp_path: Path, template: Path, environment: dict[str, str], bake_into: Callable[..., Bake]
 ) -> None:
     repository, out = tmp_path / "flask-secure-start", tmp_path / "out"
@@ -98,9 +97,8 @@ def test_a_template_in_a_git_repository_bakes(
     assert bake_into(out, template=f"git+file://{repository}").env_file()["SECRET_KEY"]
 
 
-def test_replayed_answers_bake_the_same_project_with_a_key_of_its_own(
-    tmp_path: Path, environment: dict[str, str], template: Path, bake: Callable[..., Bake]
-) -> None:
+def test_replay(tmp_path: Path, environment: dict[str, str], template: Path, bake: Callable[..., Bake]) -> None:
+    """Replayed answers bake the same project with another key."""
     first = bake(project_name="Replayed & Co.")
     name, key = title(first), first.env_file()["SECRET_KEY"]
     shutil.rmtree(first.path)
@@ -110,7 +108,8 @@ def test_replayed_answers_bake_the_same_project_with_a_key_of_its_own(
     assert again.env_file()["SECRET_KEY"] != key
 
 
-def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+def test_read_only_folder(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """It is left as it is."""
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
     powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
@@ -120,7 +119,8 @@ def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(tmp_path: Path, bak
     assert list(out.iterdir()) == []
 
 
-def test_without_hooks_there_is_no_key_and_the_app_refuses_to_start(bake: Callable[..., Bake], shared: Bake) -> None:
+def test_without_hooks(bake: Callable[..., Bake], shared: Bake) -> None:
+    """There is no key, and the app refuses to start."""
     project = bake("--accept-hooks", "no")
     assert project.result.returncode == 0
     assert not (project.path / ".env").exists()
@@ -129,7 +129,8 @@ def test_without_hooks_there_is_no_key_and_the_app_refuses_to_start(bake: Callab
     assert started.stderr.endswith(MISSING)
 
 
-def test_a_team_mate_makes_a_key_of_their_own_in_a_fresh_clone(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+def test_fresh_clone(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """Another member of the team creates a key of their own."""
     (tmp_path / "mine").mkdir()
     mine = bake_into(tmp_path / "mine")
     mine.run("git", "add", "--all")

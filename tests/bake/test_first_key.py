@@ -24,7 +24,8 @@ def git(project: Bake, *arguments: str, check: bool = True) -> str:
     return project.run("git", *arguments, check=check).stdout
 
 
-def test_a_project_has_a_key_that_was_minted_just_now(bake: Callable[..., Bake]) -> None:
+def test_new_key(bake: Callable[..., Bake]) -> None:
+    """A project has a key that was generated just now."""
     env = bake().env_file()
     assert list(env) == ["APP_ENV", "SECRET_KEY"]
     assert env["APP_ENV"] == "development"
@@ -32,7 +33,8 @@ def test_a_project_has_a_key_that_was_minted_just_now(bake: Callable[..., Bake])
     assert int(env["SECRET_KEY"][-8:], 16) == zlib.crc32(env["SECRET_KEY"][:-8].encode())
 
 
-def test_two_bakes_of_the_same_answers_share_no_key(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+def test_same_answers(tmp_path: Path, bake_into: Callable[..., Bake]) -> None:
+    """Two bakes with the same answers have different keys."""
     keys = set()
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -41,18 +43,16 @@ def test_two_bakes_of_the_same_answers_share_no_key(tmp_path: Path, bake_into: C
 
 
 @pytest.mark.parametrize("umask", ["000", "022", "077", "777"])
-def test_only_the_owner_can_read_the_key_whatever_the_umask(
-    umask: str, tmp_path: Path, bake: Callable[..., Bake]
-) -> None:
+def test_mode(umask: str, tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """Only the owner can read the key, under any umask."""
     if umask == "777" and os.geteuid():
         pytest.skip("only root can use folders that it may not enter")
     project = bake(under=("sh", "-c", f'umask {umask} && exec "$@"', "sh"))
     assert mode(project.path / ".env") == 0o600
 
 
-def test_the_key_is_never_in_a_file_that_others_can_open(
-    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
-) -> None:
+def test_mode_at_every_moment(tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]) -> None:
+    """The key is never in a file that others can open."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     trace = tmp_path / "trace"
@@ -78,9 +78,8 @@ def test_the_key_is_never_in_a_file_that_others_can_open(
     assert [line for line in lines if "chmod" in line and "0600" not in line] == []
 
 
-def test_the_key_is_in_no_other_file_and_in_no_output(
-    tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]
-) -> None:
+def test_places_of_the_key(tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]) -> None:
+    """The key is in no other file and in no output."""
     places = [tmp_path / name for name in ("home", "tmp", "out")]
     for place in places:
         place.mkdir()
@@ -107,7 +106,8 @@ def test_the_key_is_in_no_other_file_and_in_no_output(
 
 
 @pytest.mark.parametrize("flags", [["-f"], ["-f", "-s"]])
-def test_a_second_bake_leaves_the_env_file_as_it_is(flags: list[str], bake: Callable[..., Bake]) -> None:
+def test_second_bake(flags: list[str], bake: Callable[..., Bake]) -> None:
+    """It leaves `.env` as it is."""
     env = bake().path / ".env"
     env.write_text(OWN)
     env.chmod(0o640)
@@ -118,7 +118,8 @@ def test_a_second_bake_leaves_the_env_file_as_it_is(flags: list[str], bake: Call
     assert mode(env) == 0o640
 
 
-def test_a_second_bake_makes_the_key_where_there_is_none(bake: Callable[..., Bake]) -> None:
+def test_second_bake_without_env(bake: Callable[..., Bake]) -> None:
+    """It creates the key if there is no `.env`."""
     first = bake()
     old = first.env_file()["SECRET_KEY"]
     (first.path / ".env").unlink()
@@ -127,7 +128,8 @@ def test_a_second_bake_makes_the_key_where_there_is_none(bake: Callable[..., Bak
     assert again.env_file()["SECRET_KEY"] != old
 
 
-def test_a_link_to_an_env_file_elsewhere_is_kept_and_so_is_that_file(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+def test_link_to_another_env(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """The link and the file stay as they are."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text(OWN)
     elsewhere.chmod(0o644)
@@ -140,7 +142,8 @@ def test_a_link_to_an_env_file_elsewhere_is_kept_and_so_is_that_file(tmp_path: P
     assert mode(elsewhere) == 0o644
 
 
-def test_a_second_bake_says_that_there_is_no_key(bake: Callable[..., Bake]) -> None:
+def test_second_bake_without_key(bake: Callable[..., Bake]) -> None:
+    """It says that the `.env` has no key."""
     env = bake().path / ".env"
     env.write_text("A=1\nSECRET_KEY=\n")
     again = bake("-f").result
@@ -148,7 +151,8 @@ def test_a_second_bake_says_that_there_is_no_key(bake: Callable[..., Bake]) -> N
     assert env.read_text() == "A=1\nSECRET_KEY=\n"
 
 
-def test_a_folder_in_the_place_of_the_env_file_is_refused(bake: Callable[..., Bake]) -> None:
+def test_folder_named_env(bake: Callable[..., Bake]) -> None:
+    """The bake is refused."""
     env = bake().path / ".env"
     env.unlink()
     env.mkdir()
@@ -157,7 +161,8 @@ def test_a_folder_in_the_place_of_the_env_file_is_refused(bake: Callable[..., Ba
     assert result.stderr == "ERROR: .env: a folder\nhint: remove it, then run: flask secret-key init\n"
 
 
-def test_a_link_to_nowhere_is_refused_and_nothing_is_made_through_it(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+def test_link_to_nowhere(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """The bake is refused, and nothing is created through the link."""
     env = bake().path / ".env"
     env.unlink()
     env.symlink_to(tmp_path / "nowhere")
@@ -173,7 +178,8 @@ def test_a_link_to_nowhere_is_refused_and_nothing_is_made_through_it(tmp_path: P
 # Git never gets the key.
 
 
-def test_git_ignores_the_key_and_what_a_killed_command_leaves_of_it(bake: Callable[..., Bake]) -> None:
+def test_ignored_files(bake: Callable[..., Bake]) -> None:
+    """The key, and what a killed command leaves of it."""
     project = bake()
     for name in (".env.fsk-tmp", ".env.rej", ".env.local", ".env.bak"):
         (project.path / name).write_text("")
@@ -190,9 +196,8 @@ def repository(folder: Path, environment: dict[str, str]) -> Bake:
     return outer
 
 
-def test_inside_a_repository_no_other_is_made_and_the_key_is_ignored(
-    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
-) -> None:
+def test_inside_a_repository(tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]) -> None:
+    """No other repository is created, and the key is ignored."""
     outer = repository(tmp_path, environment)
     (tmp_path / ".gitignore").write_text("!.env\n!**/.env\n")
     project = bake()
@@ -204,9 +209,8 @@ def test_inside_a_repository_no_other_is_made_and_the_key_is_ignored(
 
 
 @pytest.mark.parametrize("flags", [[], ["-f"]])
-def test_where_git_tracks_the_env_file_the_bake_fails_and_makes_no_key(
-    flags: list[str], tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
-) -> None:
+def test_tracked_env(flags: list[str], tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]) -> None:
+    """If git tracks `.env`, the bake fails and creates no key."""
     outer = repository(tmp_path, environment)
     env = tmp_path / "my-flask-app" / ".env"
     env.parent.mkdir()
@@ -227,9 +231,8 @@ def test_where_git_tracks_the_env_file_the_bake_fails_and_makes_no_key(
     assert env.parent.exists() == bool(flags)
 
 
-def test_git_is_asked_about_this_folder_whatever_the_caller_works_on(
-    tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]
-) -> None:
+def test_git_variables(tmp_path: Path, environment: dict[str, str], bake_into: Callable[..., Bake]) -> None:
+    """They do not change which folder the hook asks git about."""
     other, out = tmp_path / "other", tmp_path / "out"
     other.mkdir()
     out.mkdir()
@@ -245,9 +248,8 @@ def test_git_is_asked_about_this_folder_whatever_the_caller_works_on(
     assert sorted(path for path in other.rglob("*")) == before
 
 
-def test_where_git_cannot_tell_the_bake_fails(
-    tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]
-) -> None:
+def test_git_failure(tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]) -> None:
+    """If git cannot tell whether it ignores `.env`, the bake fails."""
     repository(tmp_path, environment)
     (tmp_path / ".git" / "config").write_text("no configuration\n")
     result = bake(check=False).result
@@ -257,9 +259,8 @@ def test_where_git_cannot_tell_the_bake_fails(
     assert [path.name for path in tmp_path.iterdir()] == [".git"]
 
 
-def test_without_git_the_project_has_its_key_and_says_what_is_left_to_do(
-    tmp_path: Path, bake: Callable[..., Bake]
-) -> None:
+def test_without_git(tmp_path: Path, bake: Callable[..., Bake]) -> None:
+    """The project has its key, and the output says what is left to do."""
     project = bake(under=("env", "PATH=/nowhere"))
     assert KEY_PATTERN.fullmatch(project.env_file()["SECRET_KEY"])
     assert not (project.path / ".git").exists()
@@ -285,9 +286,8 @@ def cut_short(tmp_path: Path, template: Path) -> Callable[[str], str]:
     return cut_short
 
 
-def test_a_hook_that_is_killed_leaves_nothing(
-    tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]
-) -> None:
+def test_killed_hook(tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]) -> None:
+    """It leaves nothing."""
     out = tmp_path / "out"
     out.mkdir()
     killed = cut_short("os.kill(os.getpid(), 9)")
@@ -295,9 +295,8 @@ def test_a_hook_that_is_killed_leaves_nothing(
     assert list(out.iterdir()) == []
 
 
-def test_a_project_whose_bake_was_killed_keeps_its_key_in_the_next(
-    tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]
-) -> None:
+def test_bake_after_a_kill(tmp_path: Path, bake_into: Callable[..., Bake], cut_short: Callable[[str], str]) -> None:
+    """The key stays the same."""
     out = tmp_path / "out"
     out.mkdir()
     killed = bake_into(out, template=cut_short("os.kill(os.getppid(), 9)"), check=False)

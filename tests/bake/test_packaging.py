@@ -55,13 +55,15 @@ def test_no_secret_is_published(project: Bake, published: str, request: pytest.F
         assert key not in content, name
 
 
-def test_the_wheel_has_the_package_and_what_it_reads(project: Bake, wheel: Contents) -> None:
+def test_wheel(project: Bake, wheel: Contents) -> None:
+    """It has the package and what that reads."""
     package = project.package.name
     assert {name.partition("/")[0] for name in wheel if ".dist-info/" not in name} == {package}
     needed = ("secure/keys/leaked.bin", "secure/status/templates/secure/status.html", "templates/home.html")
     assert {f"{package}/{name}" for name in needed} <= wheel.keys()
 
 
-def test_the_sdist_has_what_the_wheel_is_built_from_and_nothing_else(project: Bake, sdist: Contents) -> None:
+def test_sdist(project: Bake, sdist: Contents) -> None:
+    """It has what the wheel is built from, and nothing else."""
     kept = {project.package.name, "README.md", "pyproject.toml", "pyproject.toml.orig", "PKG-INFO"}
     assert {name.partition("/")[0] for name in sdist} - {""} <= kept

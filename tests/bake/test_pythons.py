@@ -49,7 +49,7 @@ def interpreter(version: str) -> str:
     return PYTHONS[version]
 
 
-def test_the_versions_that_must_be_tested_are_there() -> None:
+def test_required_versions() -> None:
     if not os.environ.get("CI"):
         pytest.skip("only on a CI machine")
     assert [version for version in NEEDED if version not in PYTHONS] == []

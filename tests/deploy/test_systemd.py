@@ -231,7 +231,7 @@ def restarted(machine: Machine, before: str) -> bool:
     return "active" in shown and before.strip() not in shown
 
 
-def test_a_bad_key_does_not_close_the_socket(machine: Machine) -> None:
+def test_bad_key_and_the_socket(machine: Machine) -> None:
     """While every start fails, requests wait; they are answered once the key is good again."""
     machine.run(f"mv {KEYRING} {KEYRING}.good; echo changeme > {KEYRING}; systemctl --no-block restart {NAME}.service")
     wait_until(lambda: failed_starts(machine) >= 6, "six failed starts")

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -208,14 +210,97 @@ def test_line_with_another_formatter(printed: Printed) -> None:
     assert re.fullmatch(r"200 /count \d+ MainThread", printed()[0])
 
 
-def test_closed_standard_error(printed: Printed) -> None:
-    client, (handler,) = started(printed), logging.getLogger().handlers
-    stream = open(os.devnull, "w")  # noqa: SIM115
-    stream.close()
-    assert isinstance(handler, logging.StreamHandler)
-    handler.setStream(stream)
+PLACES = ["/healthz", '/a"b', "/a b", "/\u00e4"]
+"""A path that JSON writes as it is, and others."""
 
-    assert client.get("/count").status_code == 200
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("environment", ["production", "development"])
+@pytest.mark.parametrize("broken", ["closed", "missing", "closed for all", "full"])
+def test_closed_standard_error(
+    broken: str, environment: str, path: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, (handler,) = started(printed, APP_ENV=environment), logging.getLogger().handlers
+    stream = open("/dev/full" if broken == "full" else os.devnull, "w")  # noqa: SIM115
+    if broken != "full":
+        stream.close()
+    assert isinstance(handler, logging.StreamHandler)
+    handler.stream = None if broken == "missing" else stream
+    if broken == "closed for all":
+        monkeypatch.setattr(sys, "stderr", stream)
+
+    assert client.get(path).status_code == (200 if path == "/healthz" else 404)
+
+    handler.stream = None
+    with suppress(OSError):
+        stream.close()
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_key_in_a_record_that_cannot_be_written(environment: str, printed: Printed) -> None:
+    """`logging` would print the record and its arguments on standard error."""
+    client, (handler,) = started(printed, APP_ENV=environment), logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.stream = open(os.devnull)  # noqa: SIM115
+
+    client.get(f'/{KEY}"')
+    logging.getLogger("team").error("the key is %s", KEY)
+
+    handler.stream.close()
+    lines = printed()
+    assert "cannot write a log record (team, test_logging.py:" in lines[-1]
+    assert lines[-1].endswith("): UnsupportedOperation")
+    assert KEY not in "".join(lines)
+
+
+def test_failure_that_nobody_wants_to_see(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (handler,) = started(printed), logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.stream = None
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    logging.getLogger("team").error("lost")
+
+    assert printed() == []
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_record_factory(environment: str, path: str, printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library such as OpenTelemetry adds fields to every record; one may have the name of ours."""
+
+    class Record(logging.LogRecord):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.trace, self.request_id, self.path = "of-a-library", "of-a-library", "of-a-library"
+
+    client = started(printed, APP_ENV=environment)
+    logging.setLogRecordFactory(Record)
+    try:
+        answer = client.get(path)
+    finally:
+        logging.setLogRecordFactory(logging.LogRecord)
+
+    assert answer.status_code == (200 if path == "/healthz" else 404)
+    (line,) = printed()
+    assert answer.headers["X-Request-ID"] in line
+    if environment == "production":
+        fields = json.loads(line)
+        assert fields["trace"] == "of-a-library"
+        assert fields["path"] == secure_logging.printable(path.encode().decode("latin-1"))
+
+
+def test_handler_moved_to_the_package(printed: Printed) -> None:
+    """The root logger's other handler sees the line as well."""
+    client, root, package = started(printed), logging.getLogger(), logging.getLogger("secure")
+    (handler,), collector = root.handlers, Collector()
+    root.handlers[:], package.handlers[:] = [collector], [handler]
+
+    client.get("/healthz")
+
+    package.handlers[:] = []
+    (line,) = map(json.loads, printed())
+    assert collector.lines == [line]
 
 
 def test_readable(printed: Printed) -> None:

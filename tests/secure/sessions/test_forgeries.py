@@ -342,7 +342,7 @@ def test_age(timeout: int | timedelta, app: Flask) -> None:
         def get_timestamp(self) -> int:
             return self.moment
 
-    app.config["PERMANENT_SESSION_LIFETIME"] = timeout
+    app.permanent_session_lifetime = timeout
 
     def at(ago: int) -> str:
         signer = Signer(derived(KEY), key_derivation="none", digest_method=hashlib.sha256)

@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
@@ -105,37 +107,48 @@ def _log_request(environ: "WSGIEnvironment", status: int, began: float) -> None:
     number, method, client = environ[_ID], environ["REQUEST_METHOD"], environ["REMOTE_ADDR"] or "-"
     # Without the query string, which may contain a token.
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    # A record and its way through `logging` cost twice as much as the line; here nobody else would see it.
-    if (handler := _json_handler()) and _UNESCAPED.fullmatch(f"{method}{path}{client}"):
-        line = without_keys(
-            f'{{"time": "{_moment(time.time())}", "level": "INFO", "logger": "{__name__}", '
-            f'"message": "{method} {path} {status} in {milliseconds} ms for {client}", "request_id": "{number}", '
-            f'"method": "{method}", "path": "{path}", "status": {status}, "milliseconds": {milliseconds}, '
-            f'"client": "{client}"}}\n'
-        )
-        try:  # not suppress(), which takes as long as the rest of the line
-            with handler.lock:
-                handler.stream.write(line)
-                if not getattr(handler.stream, "line_buffering", False):  # standard error has it
-                    handler.stream.flush()
-        except (OSError, ValueError):  # a closed standard error fails no request
-            pass
-        return
-    method, path, client = map(printable, (method, path, client))
+    handler = _json_handler()
+    if not _UNESCAPED.fullmatch(f"{method}{path}{client}"):
+        method, path, client = map(_escaped if handler else printable, (method, path, client))
     text = f"{method} {path} {status} in {milliseconds} ms for {client}"
+    if handler:  # a record and its way through `logging` cost twice as much as the line
+        _write(
+            handler,
+            f'{{"time": "{_moment(time.time())}", "level": "INFO", "logger": "{__name__}", "message": "{text}", '
+            f'"request_id": "{number}", "method": "{method}", "path": "{path}", "status": {status}, '
+            f'"milliseconds": {milliseconds}, "client": "{client}"}}\n',
+        )
+        return
+    record = _log.makeRecord(__name__, logging.INFO, "", 0, text, (), None)
     fields = {"request_id": number, "method": method, "path": path, "status": status}
-    fields |= {"milliseconds": float(milliseconds), "client": client}
-    _log.handle(_log.makeRecord(__name__, logging.INFO, "", 0, text, (), None, extra=fields))
+    vars(record).update(fields, milliseconds=float(milliseconds), client=client)
+    _log.handle(record)
+
+
+def _escaped(text: str) -> str:
+    return _encode(printable(text))[1:-1]
 
 
 def _json_handler() -> Any:
-    """Return the handler of `_configure` for production, if it is the only one that sees the line of a request."""
-    logger = _log
-    while logger.propagate and logger.parent and not logger.handlers and not logger.filters:
+    """Return the handler of `_configure` for production, if nothing else sees the line of a request."""
+    logger, handlers = _log, [*_log.handlers]
+    while logger.propagate and logger.parent:
         logger = logger.parent
-    handler: Any = logger.handlers[0] if len(logger.handlers) == 1 else None
+        handlers += logger.handlers
+    if len(handlers) != 1 or _log.filters or logging.getLogRecordFactory() is not logging.LogRecord:
+        return None
+    handler: Any = handlers[0]
     alone = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
     return handler if alone and type(getattr(handler.formatter, "inner", None)) is JsonFormatter else None
+
+
+def _write(handler: Any, line: str) -> None:
+    try:
+        with handler.lock:
+            handler.stream.write(without_keys(line))
+            handler.stream.flush()
+    except (AttributeError, OSError, ValueError):  # a missing or closed standard error fails no request
+        pass
 
 
 class JsonFormatter(logging.Formatter):
@@ -197,9 +210,8 @@ class RedactingFormatter(logging.Formatter):
         try:
             text = self.inner.format(record)
         except Exception as error:
-            place = f"{record.name}, {record.filename}:{record.lineno}"
             fields = {name: getattr(record, name, "-") for name in ("name", "levelno", "levelname", "request_id")}
-            fields["msg"] = f"cannot format a log record ({place}): {type(error).__name__}"
+            fields["msg"] = f"cannot format a log record ({_place(record)}): {type(error).__name__}"
             text = self.inner.format(logging.makeLogRecord(fields))
         return without_keys(text)
 
@@ -211,6 +223,20 @@ def redact(app: Flask, watcher: KeyringWatcher) -> None:
         for handler in logger.handlers:
             if not isinstance(handler.formatter, RedactingFormatter):
                 handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
+            if type(handler).handleError is logging.Handler.handleError:
+                handler.handleError = _report_failure  # type: ignore[method-assign]
+
+
+def _report_failure(record: logging.LogRecord) -> None:
+    """Say that a record could not be written: `logging` would print it and its arguments, keys included."""
+    if logging.raiseExceptions and sys.stderr:
+        reason = type(sys.exc_info()[1]).__name__
+        with suppress(OSError, ValueError):
+            print(f"cannot write a log record ({_place(record)}): {reason}", file=sys.stderr)
+
+
+def _place(record: logging.LogRecord) -> str:
+    return f"{record.name}, {record.filename}:{record.lineno}"
 
 
 def without_keys(text: str) -> str:

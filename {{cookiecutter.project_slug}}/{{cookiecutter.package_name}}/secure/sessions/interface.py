@@ -7,7 +7,6 @@ age shows for how long a session was not used.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -119,12 +118,6 @@ def user_of(app: Flask, content: Mapping[str, Any]) -> tuple[str, Any] | None:
     return None
 
 
-def _idle_timeout(app: Flask) -> int:
-    """Return the seconds after which an unused session ends; Flask takes a timedelta too."""
-    timeout = app.config["PERMANENT_SESSION_LIFETIME"]
-    return int(timeout.total_seconds()) if isinstance(timeout, timedelta) else timeout
-
-
 class CookieStore:
     """Keeps nothing. A cookie contains what `save` returns."""
 
@@ -189,7 +182,7 @@ class Sessions(SessionInterface):
             value, at = codec.loads(cookie, return_timestamp=True)
         except BadData:
             return None
-        age, lifetime = self.watcher.now - at.timestamp(), _idle_timeout(app)
+        age, lifetime = self.watcher.now - at.timestamp(), app.permanent_session_lifetime.total_seconds()
         # An instance whose clock is ahead signs in our future; the keyring allows for up to its delay.
         record = self.store.load(value) if -ACTIVATION_DELAY < age <= lifetime else None
         if record is None or self.watcher.now - record.started > app.config["SESSION_ABSOLUTE_TIMEOUT"]:
@@ -200,8 +193,9 @@ class Sessions(SessionInterface):
     def _read_stock(self, app: Flask, request: Request) -> SessionRecord | None:
         """Return the session that stock Flask signed with SHA-1; it gets a new cookie."""
         serializer: Any = SecureCookieSessionInterface().get_signing_serializer(app)
+        lifetime = int(app.permanent_session_lifetime.total_seconds())
         try:
-            content = dict(serializer.loads(request.cookies.get(STOCK_COOKIE, ""), _idle_timeout(app)))
+            content = dict(serializer.loads(request.cookies.get(STOCK_COOKIE, ""), lifetime))
         except BadSignature:
             return None
         user = self._note_version(app, content)
@@ -272,7 +266,7 @@ class Sessions(SessionInterface):
     def _send_cookie(self, app: Flask, session: Session, response: Response) -> None:
         record = session.record
         absolute = record.started + app.config["SESSION_ABSOLUTE_TIMEOUT"] - self.watcher.now
-        seconds = max(1, int(min(_idle_timeout(app), absolute)))
+        seconds = max(1, int(min(app.permanent_session_lifetime.total_seconds(), absolute)))
         value = self.store.save(record, session.modified, seconds)
         if value is None:
             return None

@@ -14,7 +14,8 @@ _AROUND = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u200b\u2028\u2029\u2060\u3000\ufe
 # Not compiled here: a generated key needs neither, and compiling one takes as long as importing a module.
 _QUOTED = r"(?s)(['\"]).*\1|[\u2018\u201c\u201e].*[\u2018\u2019\u201c\u201d]"
 _WRAPPED = (
-    r"(?ai)(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?['\"`]?([\w+/-]{32,}={0,2})(?:\\[nrt])*['\"`]?[,;]?"
+    r"(?ai)(?:(?:export )?\w*(?:key|secret)\w* ?[=:] ?(?!//))?(?:[bfru]{0,2}['\"`])?"
+    r"([\w+/-]{32,}={0,2})(?:\\[nrt])*(?:['\"`](?:\\[nrt]|[])},;>/])*|[,;])?"
 )
 
 

@@ -1,7 +1,7 @@
 """The log: one line for each request, with its ID; readable in development, JSON in production. It shows no key.
 
-Every handler's formatter is wrapped in one that shows a key's fingerprint instead of the key. A handler that is added
-after `init_app` is not wrapped: configure logging first.
+Every handler's formatter is wrapped in one that shows a key's fingerprint instead of the key, and a record that cannot
+be written is not printed. A handler that is added after `init_app` stays as it is: configure logging first.
 """
 
 import json

@@ -59,6 +59,40 @@ def test_size(bake: Callable[..., Bake]) -> None:
     assert lines <= 700
 
 
+# Tests
+
+
+FIXTURES = """
+from pathlib import Path
+
+
+def test_after_a_request(client, request):
+    client.get("/")
+    with request.getfixturevalue("signed_in").session_transaction() as session:
+        assert session["_user"] == 1
+
+
+def test_guard(app, request):
+    app.before_request(lambda: ("sign in first", 401))
+    with request.getfixturevalue("signed_in").session_transaction() as session:
+        assert session["_user"] == 1
+
+
+def test_folder(app, tmp_path):
+    assert Path(app.instance_path).is_relative_to(tmp_path)
+"""
+
+
+def test_fixtures(bake: Callable[..., Bake]) -> None:
+    """A visitor signs in after other requests and past a guard; no test writes where the app keeps its files."""
+    project = bake()
+    (project.path / "tests" / "test_fixtures.py").write_text(FIXTURES, "utf-8")
+
+    done = project.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fixtures.py")
+
+    assert "3 passed" in done.stdout
+
+
 # Editors
 
 

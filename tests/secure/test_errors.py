@@ -263,6 +263,7 @@ def test_csrf_referrer(referrer: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "host localhost" in warning
     assert "proxy to send the browser's Host header" in warning
     assert "evil.example" in warning or not referrer
+    assert ("a program or a test must send a Referer" in warning) == (not referrer)
 
 
 @pytest.mark.parametrize(("environment", "advice"), [("production", NEEDS_HTTPS), ("development", FORM_EXPIRED)])

@@ -290,6 +290,19 @@ def test_record_factory(environment: str, path: str, printed: Printed, monkeypat
         assert fields["path"] == secure_logging.printable(path.encode().decode("latin-1"))
 
 
+def test_disabled_loggers(printed: Printed) -> None:
+    """`dictConfig`, as in Flask's documentation, and alembic's `fileConfig` disable all loggers that exist."""
+    loggers = [logging.getLogger(f"secure.{name}") for name in ("logging", "errors", "keys.watcher")]
+    for logger in loggers:
+        logger.disabled = True
+
+    client = started(printed)
+    client.get("/healthz")
+
+    assert [json.loads(line)["path"] for line in printed()] == ["/healthz"]
+    assert not any(logger.disabled for logger in loggers)
+
+
 def test_handler_moved_to_the_package(printed: Printed) -> None:
     """The root logger's other handler sees the line as well."""
     client, root, package = started(printed), logging.getLogger(), logging.getLogger("secure")

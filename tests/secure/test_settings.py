@@ -509,6 +509,8 @@ def test_inheritance() -> None:
         ("x: str", "x: declare it with setting()"),
         ("x: str = 'y'", "x: declare it with setting()"),
         ("x = secure.setting(1)", "'x' is a field but has no type annotation"),
+        ("x: list[str] = secure.setting([])", "the default of a setting must not change: write a tuple"),
+        ("x: dict = secure.setting({})", "the default of a setting must not change: write a tuple"),
     ],
 )
 def test_unsupported(line: str, error: str) -> None:
@@ -516,6 +518,19 @@ def test_unsupported(line: str, error: str) -> None:
     with pytest.raises(TypeError) as caught:
         exec(f"class Ours(secure.Settings):\n    {line}", {"secure": secure, "__name__": __name__})  # noqa: S102
     assert error in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["session_cookie_samesite", "permanent_session_lifetime", "testing", "max_form_parts", "secret_key"]
+)
+def test_computed_name(name: str) -> None:
+    """Else the value would be ignored, or would weaken what the app computes."""
+    ours = type("Ours", (Settings,), {"__annotations__": {name: str}, name: secure.setting("x"), "__module__": "a"})
+
+    with pytest.raises(
+        TypeError, match=rf"^{name.upper()}: a setting cannot have this name(?s:.*)\nhint: to change it"
+    ):
+        secure.init_app(Flask("site"), loaded(ours))
 
 
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])

@@ -103,6 +103,18 @@ def test_cookie(variables: dict[str, str], name: str, path: str, flags: set[str]
     assert (cookie["path"], cookie["samesite"]) == (path, "Lax")
 
 
+def test_cookie_domain() -> None:
+    """A cookie for all names below a domain cannot have the prefix `__Host-` (RFC 6265bis, 4.1.3.2)."""
+    app = Flask("site")
+    app.config["SESSION_COOKIE_DOMAIN"] = "example.org"
+    secure.init_app(app, load())
+
+    cookie = with_views(app).test_client().get("/count").headers["Set-Cookie"]
+
+    assert cookie.startswith("__Secure-site_session=")
+    assert "Domain=example.org" in cookie
+
+
 def test_two_apps_on_one_host() -> None:
     """Two apps do not replace each other's sessions."""
     apps = [Flask(name, root_path=str(Path.cwd())) for name in ("shop", "my.blog-é")]

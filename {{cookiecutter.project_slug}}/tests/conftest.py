@@ -24,7 +24,9 @@ def make_app(tmp_path: Path) -> Callable[..., Flask]:
     """A function that creates an app with other settings: `make_app(APP_ENV="production")`."""
 
     def make(**environ: str) -> Flask:
-        return create_app(Settings.load({**ENVIRON, **environ}, root=tmp_path))
+        app = create_app(Settings.load({**ENVIRON, **environ}, root=tmp_path))
+        app.instance_path = str(tmp_path / "instance")  # no test writes where the app keeps its files
+        return app
 
     return make
 
@@ -47,11 +49,10 @@ def client(app: Flask) -> FlaskClient:
 def signed_in(app: Flask) -> FlaskClient:
     """A visitor who is signed in, as user 1."""
 
-    def sign_in() -> str:
+    with app.test_request_context():
         sessions.sign_in(1)
-        return ""
-
-    app.add_url_rule("/test-sign-in", view_func=sign_in)
+        response = app.process_response(app.response_class())
+    name, _, value = response.headers["Set-Cookie"].partition(";")[0].partition("=")
     client = app.test_client()
-    client.get("/test-sign-in")
+    client.set_cookie(name, value)
     return client

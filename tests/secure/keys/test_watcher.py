@@ -235,6 +235,14 @@ def test_seen(path: Path, clock: Clock, looks: list[object]) -> None:
     assert KeyringWatcher(source, keyring, clock=lambda: NOW, seen=seen).current().verifying == (NEW, OLD)
 
 
+def test_frozen_clock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that freeze the time of a test replace `time.time`."""
+    watcher = KeyringWatcher(FileSource(str(path)), read_keyring(FileSource(str(path)), RETENTION))
+    monkeypatch.setattr(time, "time", lambda: NOW + 7.0)
+
+    assert watcher.now == NOW + 7
+
+
 # A file that is being written
 
 

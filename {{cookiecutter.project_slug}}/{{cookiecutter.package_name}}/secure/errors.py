@@ -87,6 +87,8 @@ def _csrf_advice(reason: str, as_json: bool) -> str:
     if elsewhere:
         seen = f"host {printable(request.host)}, referrer {printable(str(request.referrer)[:100])}"
         hint = "if the form is yours, configure the proxy to send the browser's Host header"
+        if not request.referrer:
+            hint = f"a program or a test must send a Referer; {hint} and Referer"
         warn_once_a_minute("form refused", f"{reason} ({seen})", hint)
     else:
         _log.warning("form refused: %s", reason)

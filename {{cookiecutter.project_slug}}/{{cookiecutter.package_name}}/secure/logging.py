@@ -74,6 +74,9 @@ def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
     app.wsgi_app = logged  # type: ignore[method-assign]
     if not app.testing:
         _configure(settings.production)
+    for name in logging.Logger.manager.loggerDict:  # dictConfig and fileConfig disable every logger that exists
+        if name.startswith(f"{__package__}."):
+            logging.getLogger(name).disabled = False
     redact(app, watcher)
     watcher.current()  # if the key file is invalid by now, the log says so first
     if not (is_running_from_reloader() or inherited.last_valid):  # the parent process has logged them

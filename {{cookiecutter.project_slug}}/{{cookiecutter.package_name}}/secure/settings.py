@@ -55,6 +55,8 @@ def setting(
     annotation tells how the text is read: str, int, float, bool, Path, Literal, an Enum, tuple[X, ...]
     (comma-separated), or X | None. For any other type, `parse` takes the text and raises ValueError with the reason.
     """
+    if isinstance(default, list | dict | set):
+        raise TypeError("the default of a setting must not change: write a tuple")
     declaration = {"secret": secret, "in_production": required_in_production, "parse": parse, "name": name}
     shown = _hidden(default) if secret else default
     return cast(T, field(default=shown, repr=not secret, metadata={"setting": declaration}))
@@ -253,7 +255,7 @@ class Settings(Declared):
         """Return each setting under its variable's name, and the settings of Flask and its extensions."""
         values = {variable(declared): getattr(self, declared.name) for declared in declared_settings(type(self))}
         cookie = {"SECURE": self.production, "HTTPONLY": True, "SAMESITE": "Lax"}
-        return values | {
+        ours = {
             **{f"{kind}_COOKIE_{name}": value for kind in ("SESSION", "REMEMBER") for name, value in cookie.items()},
             "TRUSTED_HOSTS": None,  # Flask's own check has no exception for probes; web.py checks the hosts
             "TESTING": self.environment == TESTING,
@@ -264,6 +266,11 @@ class Settings(Declared):
             "SESSION_STORE": self.session_store.partition("://")[0],
             "PERMANENT_SESSION_LIFETIME": self.session_idle_timeout,
         }
+        computed = {*ours, *KEY_NAMES} - set(map(variable, declared_settings(Settings)))
+        if taken := sorted(values.keys() & computed):
+            reason = "a setting cannot have this name, because the app computes it"
+            raise TypeError(message(taken[0], reason, "to change it, set it in app.config after secure.init_app"))
+        return values | ours
 
 
 S = TypeVar("S", bound=Settings)

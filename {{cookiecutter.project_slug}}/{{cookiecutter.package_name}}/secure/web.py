@@ -103,9 +103,10 @@ def init_app(
     """
     prefix: str = app.config.get("TRUSTED_PREFIX", "")
     # The app's name: a browser sends a cookie to every app on the host, whatever the port. `__Host-` and `__Secure-`
-    # bind it to HTTPS, `__Host-` also to this host and the path "/" (RFC 6265bis, 4.1.3).
+    # bind it to HTTPS, `__Host-` also to this host alone and the path "/" (RFC 6265bis, 4.1.3).
     name = re.sub(r"[^\w-]", "_", f"{app.name}_session", flags=re.ASCII)
-    kind = ("__Secure-" if prefix else "__Host-") if settings.production else ""
+    wide = prefix or app.config.get("SESSION_COOKIE_DOMAIN")
+    kind = ("__Secure-" if wide else "__Host-") if settings.production else ""
     app.config.update(SESSION_COOKIE_NAME=kind + name, SESSION_COOKIE_PATH=prefix or "/")
     _init_headers(app, settings.production, csp or {}, headers or {})
     _check_requests(app, settings, prefix)

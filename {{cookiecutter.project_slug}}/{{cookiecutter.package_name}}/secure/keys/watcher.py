@@ -36,6 +36,11 @@ class ActiveKeys(NamedTuple):
     """All keys that verify, including the signing key, newest first."""
 
 
+def _time() -> float:
+    """Look the clock up at each call: a test may have frozen it."""
+    return time.time()
+
+
 class KeyringWatcher:
     """The keyring of a running app; any thread may ask it. `interval` in seconds; `seen` is the file's `identity`."""
 
@@ -44,7 +49,7 @@ class KeyringWatcher:
         source: Source,
         keyring: Keyring,
         interval: float = INTERVAL,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = _time,
         monotonic: Callable[[], float] = time.monotonic,
         seen: tuple[int, ...] = (),
     ) -> None:

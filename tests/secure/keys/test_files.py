@@ -941,9 +941,9 @@ def test_lock_that_is_given_back(tmp_path: Path) -> None:
     holder.join()
 
 
-@pytest.mark.parametrize("text", ["", "no number", "12 or so"])
+@pytest.mark.parametrize("text", ["", "no number", "12 or so", "-1", "0", "1"])
 def test_lock_of_nobody_known(tmp_path: Path, text: str) -> None:
-    """The lock file does not say whose it is, as on a full disk."""
+    """The lock file does not say whose it is, as on a full disk, or names what must not be killed."""
     path, lock = tmp_path / "the app's .env", tmp_path / "the app's .env.lock.fsk-tmp"
     fcntl = pytest.importorskip("fcntl")
     with lock.open("w") as file:

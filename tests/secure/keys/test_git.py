@@ -511,3 +511,38 @@ def test_git_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     """What git says of a folder without a repository is no news."""
     assert not would_track(str(tmp_path / ".env"))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [None, "core.fsmonitor"])
+def test_no_program_of_a_repository(tmp_path: Path, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that root runs beside another user's key file runs no program which that user has configured."""
+    folder, ran, program = tmp_path / "theirs", tmp_path / "ran", tmp_path / "program"
+    folder.mkdir()
+    program.write_text(f"#!/bin/sh\nenv > {ran}\nexit 1\n")
+    program.chmod(0o700)
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(folder), *arguments], check=False, capture_output=True)
+
+    git("init")
+    git("config", key or "core.sshCommand", str(program))
+    if not key:  # a partial clone, which fetches what it lacks when git wants to read it
+        git("config", "core.repositoryformatversion", "1")
+        git("config", "extensions.partialClone", "origin")
+        git("config", "remote.origin.url", "ssh://localhost/x")
+        git("config", "remote.origin.promisor", "true")
+        git("config", "protocol.ssh.allow", "always")
+        git("update-index", "--add", "--info-only", "--cacheinfo", f"100644,{'1' * 40},.gitignore")
+        git("update-index", "--skip-worktree", ".gitignore")
+    else:
+        git("update-index", "--add", "--cacheinfo", f"100644,{'1' * 40},a")
+    ran.unlink(missing_ok=True)
+    git("check-ignore", "--quiet", "keyring")
+    assert ran.exists(), "a control: git alone runs it"
+    ran.unlink()
+    monkeypatch.setenv("SECRET_KEY", KEY.text)
+
+    would_track(str(folder / "keyring"))
+
+    assert not ran.exists()

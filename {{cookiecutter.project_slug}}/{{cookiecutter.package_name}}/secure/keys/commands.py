@@ -223,7 +223,7 @@ def _create_first_key(source: DotenvSource | FileSource) -> bool:
     if _has_key(source):  # asked without the lock: a file that only others may change is no error
         return False
     _refuse_tracked(source.path)
-    with _locked(source) as target:
+    with _locked(source, WAIT) as target:
         if _has_key(source):
             return False
         files.replace(target, source.text_with((generate_key(_now()),)))

@@ -136,9 +136,10 @@ def locked(path: str, wait: float = 0) -> Iterator[None]:
             if time.monotonic() >= give_up:
                 reason, hint = f"{name} is in use", f"if no other command is running: rm -f {shlex.quote(name)}"
                 with suppress(OSError, ValueError), open(name, "rb", opener=_open_to_read) as file:
-                    process = int(file.read(20))
-                    reason = f"process {process} is changing it"
-                    hint = f"try again; if that process hangs: kill {process}"
+                    process, owner = int(file.read(20)), os.fstat(file.fileno()).st_uid
+                    if process > 1 and owner in (0, os.geteuid()):  # another user could name any process
+                        reason = f"process {process} is changing it"
+                        hint = f"try again; if that process hangs: kill {process}"
                 raise _refusal("write", path, reason, hint)
             time.sleep(0.05)
         with suppress(FileNotFoundError):  # left by a killed process: its lock is ours now

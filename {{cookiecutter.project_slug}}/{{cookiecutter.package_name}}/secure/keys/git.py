@@ -36,8 +36,10 @@ def scan(folder: Path) -> list[str]:
 def would_track(path: str) -> bool:
     """Whether git tracks the file at `path` or would add it; False outside a repository or without git."""
     folder, name = os.path.split(os.path.realpath(path))
-    environ = {variable: value for variable, value in os.environ.items() if not variable.startswith("GIT_")}
-    # A command that root runs in the repository of another user must work, but no program of that user may run.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SECRET_KEY"))}
+    # A command that root runs in the repository of another user must work, but no program of that user may run: not
+    # for the state of the files, and not to fetch what a partial clone lacks.
+    environ |= {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
     options = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
     command = ["git", "-C", folder, *options, "check-ignore", "--quiet", "--", name]
     try:
@@ -92,7 +94,8 @@ def _shown(name: str) -> str:
 
 def _git(folder: Path, *arguments: str, nothing: int = 0) -> bytes:
     command = ("git", "-C", str(folder), *arguments)
-    environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    left_out = (*_PLACES, "SECRET_KEY")  # Flask may have copied the key of `.env`
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     try:
         done = subprocess.run(command, capture_output=True, check=False, env=environment)
     except OSError:

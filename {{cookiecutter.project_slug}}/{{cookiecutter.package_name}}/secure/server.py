@@ -60,6 +60,14 @@ class Master:
 
     def pre_fork(self, server: Any, worker: Any = None) -> None:
         """Refresh what the new worker inherits; keep the last valid settings if the new ones are invalid."""
+        # The timer would do the same in the middle of it: then an older keyring could win, or a lock never be free.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        try:
+            self._refresh(server)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _refresh(self, server: Any) -> None:
         before = inherited.last_valid
         try:
             settings = self._refreshed()

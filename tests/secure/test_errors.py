@@ -79,6 +79,19 @@ def test_team_page_fails(page: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "cannot render error.html" in [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.parametrize("host", ["a..b", "...", "x" * 70 + ".org"])
+def test_bad_host(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A template cannot have a link then; a client could fill the log with that."""
+    Path("templates").mkdir()
+    Path("templates/error.html").write_text("{{ url_for('count') }}")
+
+    response = make_app().test_client().get("/", headers={"Host": host})
+
+    assert response.status_code == 400
+    assert f"<p>{ADVICE[400]}</p>" in response.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_failure_before_the_view() -> None:
     app = make_app()
 

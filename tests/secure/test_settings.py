@@ -521,6 +521,44 @@ def test_unsupported(line: str, error: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FORM_ACTION", "https://a; script-src *"),
+        ("FORM_ACTION", "https://a.example\nhttps://b.example"),
+        ("FORM_ACTION", "https://a.example https://b.example"),
+        ("FORM_ACTION", "https://\u65e5\u672c.example"),
+        ("HSTS", "max-age=1\nX: y"),
+        ("HSTS", "\u00fc"),
+        ("HSTS", "\u65e5"),
+    ],
+)
+def test_value_of_no_header(name: str, value: str) -> None:
+    """Else every response would be an error, or a policy would have a directive more."""
+    (problem,) = problems(SECRET_KEY=KEY, **{name: value})
+
+    assert problem.startswith(f"{name}: ")
+    assert f"\nhint: correct {name} in " in problem
+
+
+@pytest.mark.parametrize("error", [KeyError, ArithmeticError, RuntimeError, ValueError])
+@pytest.mark.parametrize("secret", [True, False])
+def test_parser_that_fails(error: type[Exception], secret: bool) -> None:
+    """An edit of `.env` must not end a server, and the message shows no secret."""
+
+    def parse(text: str) -> object:
+        raise error(text)
+
+    class Ours(Settings):
+        zone: object = secure.setting(None, secret=secret, parse=parse)
+
+    with pytest.raises(SettingsError) as caught:
+        loaded(Ours, ZONE="hunter2")
+
+    reason = "hunter2" if error is ValueError and not secret else "is not valid"
+    assert caught.value.message.startswith(f"ZONE: {reason}\n")
+
+
+@pytest.mark.parametrize(
     "name", ["session_cookie_samesite", "permanent_session_lifetime", "testing", "max_form_parts", "secret_key"]
 )
 def test_computed_name(name: str) -> None:

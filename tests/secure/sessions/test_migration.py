@@ -143,6 +143,14 @@ def test_any_host(app: Flask, host: str) -> None:
     assert len(response.headers.getlist("Set-Cookie")) < 9
 
 
+@pytest.mark.parametrize("host", ["a." * 2000 + "example.org", "a.b.c.d.e.f.g.h.i.j.example.org"])
+def test_long_host(app: Flask, host: str) -> None:
+    """A short request gets no long answer."""
+    response = app.test_client(use_cookies=False).get("/whoami", headers={"Host": host, "Cookie": "session=x"})
+
+    assert len(response.headers.getlist("Set-Cookie")) < 16
+
+
 def test_same_name(tmp_path: Path) -> None:
     """In development the cookie keeps its name: the new one replaces it."""
     site = Site("signed", tmp_path)

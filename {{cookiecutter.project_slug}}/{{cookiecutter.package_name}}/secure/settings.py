@@ -190,6 +190,18 @@ def whole_number(text: str) -> int:
     return int(_matching("[0-9]{1,12}", "is not a whole number of zero or more", text))
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    """Return the origins of a comma-separated list. Raises ValueError for what would end a directive of a policy."""
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    for name in names:
+        _matching("[!-:<-~]+", f"{name!r} is not an origin, such as https://pay.example", name)
+    return names
+
+
+def _hsts(text: str) -> str:
+    return "" if text == "off" else _matching("[ -~]+", "is not the value of a header, such as max-age=31536000", text)
+
+
 _NO_PREFIX = "is not a path that begins with / and does not end with it, such as /shop"
 
 
@@ -208,13 +220,13 @@ class Settings(Declared):
     trusted_proxies: int = setting(0, parse=whole_number)  # how many proxies in front of the app add to X-Forwarded-For
     # The path below which a proxy serves the app, such as /shop.
     trusted_prefix: str = setting("", parse=partial(_matching, r"(/[\w.~-]+)+", _NO_PREFIX))
-    form_action: tuple[str, ...] = setting(())  # other origins to which a form may lead: a payment, a sign-in
+    form_action: tuple[str, ...] = setting((), parse=_origins)  # other origins to which a form may lead: a payment, a sign-in
     # Whether a popup of another origin keeps its link to the page that opened it.
     cross_origin_opener_policy: Literal[
         "same-origin", "same-origin-allow-popups", "noopener-allow-popups", "unsafe-none"
     ] = setting("same-origin")
     # The Strict-Transport-Security header in production.
-    hsts: str = setting("max-age=31536000", parse=lambda text: "" if text == "off" else text)
+    hsts: str = setting("max-age=31536000", parse=_hsts)
     max_content_length: int = setting(1 << 20, parse=whole_number)  # bytes of a request's body
 
     keyring: Keyring = field(repr=False)
@@ -325,8 +337,9 @@ class _Loader(Generic[S]):
                 try:
                     value = declaration["parse"](text)
                     values[declared.name] = _hidden(value) if declaration["secret"] else value
-                except ValueError as error:
-                    reason = "is not valid" if declaration["secret"] else str(error)
+                except Exception as error:  # a team's parser may raise anything; only ValueError has a reason
+                    known = isinstance(error, ValueError) and not declaration["secret"]
+                    reason = str(error) if known else "is not valid"
                     self._refuse(name, reason, f"correct {name} in {self._place}")
             elif declared.default is MISSING or (production and declaration["in_production"]):
                 reason = "missing" if declared.default is MISSING else "missing in production"

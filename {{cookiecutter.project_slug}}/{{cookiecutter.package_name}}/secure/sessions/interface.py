@@ -42,6 +42,7 @@ STOCK_COOKIE = "session"  # the name of Flask's cookie, unless it was changed
 # key is revoked must not sign with the new key what the leaked key has signed.
 _CODEC = "_session_codec"
 PAUSE = 1  # seconds for which a server that did not answer is not asked again, so that requests do not wait for it
+_MOST_LABELS = 8
 _REFRESH_PART = 20  # a session in use gets a new cookie after this part of its lifetime, so that use keeps it alive
 _NO_VERSION = ""
 _OF_A_BODY = ("Location", "ETag", "Last-Modified", "Content-Encoding", "Content-Range", "Content-Disposition")
@@ -318,7 +319,7 @@ def _keep_private(response: Response) -> None:
 
 def _delete_stock_cookie(response: Response) -> None:
     """Delete stock Flask's cookie under each path and domain that it may have here."""
-    labels = request.host.partition(":")[0].split(".")
+    labels = request.host.partition(":")[0].split(".")[-_MOST_LABELS:]  # a client can send thousands
     for start in range(len(labels) - 1):
         with suppress(UnicodeError):  # a client can send any host
             response.delete_cookie(STOCK_COOKIE, domain=".".join(labels[start:]))

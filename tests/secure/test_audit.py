@@ -174,7 +174,7 @@ def test_other_sessions() -> None:
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "WTF_CSRF_SECRET_KEY"])
-@pytest.mark.parametrize("value", ["dev", b"dev", ["dev", KEY], None])
+@pytest.mark.parametrize("value", ["dev", b"dev", ["dev", KEY], None, 5])
 def test_key_from_elsewhere(name: str, value: object) -> None:
     result = run("--json", config={name: value})
 

@@ -115,6 +115,26 @@ def test_cookie_domain() -> None:
     assert "Domain=example.org" in cookie
 
 
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ({"script_src": ["'self'"]}, "'script_src' is not a directive, such as script-src"),
+        ({"Script-Src": ["'self'"]}, "'Script-Src' is not a directive, such as script-src"),
+        ({"script-src; x": []}, "'script-src; x' is not a directive, such as script-src"),
+        ({"script-src": ["self"]}, "self in script-src needs quotes of its own: \"'self'\""),
+        ({"script-src": "https://cdn.example unsafe-inline"}, "unsafe-inline in script-src needs quotes of its own"),
+        ({"script-src": ["https://cdn.example;"]}, "'https://cdn.example;' is not a source for script-src"),
+        ({"script-src": ["https://a,https://b"]}, "'https://a,https://b' is not a source for script-src"),
+        ({"script-src": ["https://\u65e5\u672c.example"]}, " is not a source for script-src"),
+        ({"script-src": ["x\ny"]}, "'x\\ny' is not a source for script-src"),
+    ],
+)
+def test_wrong_policy(policy: dict[str, list[str] | str], reason: str) -> None:
+    with pytest.raises(ValueError, match=r"^csp: ") as caught:
+        secure.init_app(Flask("site"), load(), csp=policy)
+    assert reason in str(caught.value)
+
+
 def test_two_apps_on_one_host() -> None:
     """Two apps do not replace each other's sessions."""
     apps = [Flask(name, root_path=str(Path.cwd())) for name in ("shop", "my.blog-é")]

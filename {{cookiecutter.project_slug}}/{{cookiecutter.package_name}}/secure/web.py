@@ -47,6 +47,7 @@ CSP: Mapping[str, Iterable[str]] = {
     "frame-ancestors": ["'none'"],
     "form-action": ["'self'"],
 }
+_QUOTED = {"none", "self", "strict-dynamic", "unsafe-eval", "unsafe-hashes", "unsafe-inline", "wasm-unsafe-eval"}
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -163,6 +164,7 @@ def _init_headers(
     app: Flask, production: bool, csp: Mapping[str, Iterable[str]], headers: Mapping[str, str | None]
 ) -> None:
     """Give every response of `app` the default headers, as changed by `csp` and `headers` (see `init_app`)."""
+    _check_policy(csp)
     directives = _extended(_extended(CSP, {"form-action": app.config.get("FORM_ACTION", ())}), csp)
     chosen = {
         POLICY: _policy(directives),
@@ -275,6 +277,18 @@ def _complete(response: Response) -> Response:
 
 def _missing(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return DefaultHeaders.of(current_app).missing(tuple([name for name, _ in headers])) if has_app_context() else ()
+
+
+def _check_policy(csp: Mapping[str, Iterable[str]]) -> None:
+    """Raise ValueError for what a browser ignores without a word, or takes for more than one directive."""
+    for name, given in csp.items():
+        if not re.fullmatch("[a-z]+(-[a-z]+)*", name):
+            raise ValueError(f"csp: {name!r} is not a directive, such as script-src")
+        for source in given.split() if isinstance(given, str) else given:
+            if source in _QUOTED:
+                raise ValueError(f'csp: {source} in {name} needs quotes of its own: "\'{source}\'"')
+            if not re.fullmatch(r"[ -+\--:<-~]+", source):
+                raise ValueError(f"csp: {source!r} is not a source for {name}")
 
 
 def _extended(directives: Mapping[str, Iterable[str]], more: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

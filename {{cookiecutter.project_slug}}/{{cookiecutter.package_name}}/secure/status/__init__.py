@@ -204,7 +204,7 @@ def other_keys(app: Flask, keys: set[str]) -> Findings:
     found = {}
     for name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "WTF_CSRF_SECRET_KEY"):
         value = app.config.get(name) or ()
-        if not value or not {*([value] if isinstance(value, str | bytes) else value)} <= keys:
+        if not value or not {*(value if isinstance(value, list | tuple) else [value])} <= keys:
             found[f"app.config {name}"] = "not from the keyring"
     return found
 

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -688,6 +689,22 @@ def test_locked(
         assert "is changing it" in project.run(*command).stderr
     assert (time.monotonic() - start >= 0.3) is waits
     assert project.keyring().keys == (KEY,)
+
+
+def test_init_waits(project: Project) -> None:
+    """Several instances that start at once create one key, and none of them fails."""
+    taken = threading.Event()
+
+    def hold() -> None:
+        with files.locked(str(project.path / ".env")):
+            taken.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait(60)
+    project.succeeds("init")
+    holder.join()
 
 
 @pytest.mark.parametrize("command", [["init"], ["status"], ["rotate"], ["revoke", "--yes"]], ids=" ".join)

@@ -956,6 +956,20 @@ def test_lock_of_nobody_known(tmp_path: Path, text: str) -> None:
     take(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("owner", "named"), [(65534, False), (0, True)])
+def test_lock_that_names_a_process(tmp_path: Path, owner: int, named: bool) -> None:
+    """Another user could name any process, which root would then kill."""
+    path, lock = tmp_path / ".env", tmp_path / ".env.lock.fsk-tmp"
+    fcntl = pytest.importorskip("fcntl")
+    with lock.open("w") as file:
+        file.write("12345")
+        file.flush()
+        os.chown(lock, owner, 0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert ("12345" in refusal(lambda: take(path))) is named
+
+
 def test_lock_on_a_full_disk(tmp_path: Path, answer: Answer) -> None:
     path = tmp_path / ".env"
     answer("write", errno.ENOSPC)

@@ -546,3 +546,21 @@ def test_no_program_of_a_repository(tmp_path: Path, key: str | None, monkeypatch
     would_track(str(folder / "keyring"))
 
     assert not ran.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [lambda folder: would_track(str(folder / "keyring")), scan])
+def test_environment_of_git(call: Callable[[Path], object], repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flask may have copied the key of `.env` into the process; git does not need it."""
+    seen, program = repo.parent / "seen", repo.parent / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nenv >> {seen}\nPATH="${{PATH#*:}}"\nexec git "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):
+        monkeypatch.setenv(name, KEY.text)
+
+    call(repo)
+
+    assert "PATH=" in seen.read_text()
+    assert KEY.text not in seen.read_text()

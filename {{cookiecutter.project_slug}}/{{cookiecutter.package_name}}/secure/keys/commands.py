@@ -218,7 +218,7 @@ def _create_first_key(source: DotenvSource | FileSource) -> bool:
     """Create the file, or give a `.env` without a key one; False if there is a key."""
     if files.is_absent(source.path):
         _refuse_tracked(source.path)
-        with files.locked(source.path):
+        with files.locked(source.path, WAIT):
             return files.create(source.path, source.text_with((generate_key(_now()),)))
     if _has_key(source):  # asked without the lock: a file that only others may change is no error
         return False

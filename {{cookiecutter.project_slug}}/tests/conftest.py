@@ -48,7 +48,6 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def signed_in(app: Flask) -> FlaskClient:
     """A visitor who is signed in, as user 1."""
-
     with app.test_request_context():
         sessions.sign_in(1)
         response = app.process_response(app.response_class())

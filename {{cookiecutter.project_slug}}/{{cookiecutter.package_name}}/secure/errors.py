@@ -4,11 +4,10 @@ import logging
 from http import HTTPStatus
 
 from flask import Blueprint, Flask, current_app, json, render_template, request
-from flask.globals import request_ctx
 from flask_wtf.csrf import CSRFError
 from jinja2 import TemplateNotFound
 from markupsafe import Markup
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 from werkzeug.wrappers import Response
 
 from .logging import printable, request_id, warn_once_a_minute
@@ -75,8 +74,7 @@ def _answer(error: HTTPException, as_json: bool) -> Response:
 
 def _page(error: HTTPException, advice: str) -> str:
     """Return the team's page; a plain one if the team has none, or if it fails, as the app may just have done."""
-    # Without an adapter, no template can have a link: the Host header is not a host name.
-    if request_ctx.url_adapter is None:
+    if isinstance(request.routing_exception, BadHost):  # then a template cannot have a link
         return _BUILT_IN.format(name=error.name, advice=advice, request_id=request_id())
     try:
         return render_template("error.html", error=error, advice=advice, request_id=request_id())

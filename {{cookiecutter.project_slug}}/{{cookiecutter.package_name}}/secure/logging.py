@@ -74,7 +74,7 @@ def init_app(app: Flask, watcher: KeyringWatcher, settings: Settings) -> None:
     app.wsgi_app = logged  # type: ignore[method-assign]
     if not app.testing:
         _configure(settings.production)
-    for name in logging.Logger.manager.loggerDict:  # dictConfig and fileConfig disable every logger that exists
+    for name in list(logging.Logger.manager.loggerDict):  # dictConfig and fileConfig disable every logger that exists
         if name.startswith(f"{__package__}."):
             logging.getLogger(name).disabled = False
     redact(app, watcher)

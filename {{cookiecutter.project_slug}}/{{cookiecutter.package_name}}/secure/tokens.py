@@ -97,13 +97,13 @@ def signing_serializer(
     others = [key for key in reversed(active.verifying) if key != active.signing]
     keys = [derive(key, purpose) for key in (*others, active.signing)]  # itsdangerous signs with the last one
     options = {"key_derivation": "none", "algorithm": _HmacSha256(keys), "clock": lambda: watcher.now}
-    made = _Serializer(keys, serializer=serializer, signer=_Signer, signer_kwargs=options)
+    made = _SigningSerializer(keys, serializer=serializer, signer=_Signer, signer_kwargs=options)
     signer = made.make_signer()
     made.make_signer = lambda salt=None: signer  # type: ignore[method-assign]  # else a new one for each use
     return made
 
 
-class _Serializer(URLSafeTimedSerializer):
+class _SigningSerializer(URLSafeTimedSerializer):
     """Compresses only long content: of a short one, zlib saves few bytes and takes a twentieth of a request."""
 
     def dump_payload(self, obj: Any) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -325,3 +326,17 @@ def test_no_list(folder: Path) -> None:
 
     assert facts["version"] == "unknown"
     assert changes["secure/web.py"] == "not in the release"
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder", "is_found"), [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o750, False)]
+)
+def test_key_file_of_everyone(mode: int, folder: int, is_found: bool) -> None:
+    """A folder that others cannot enter protects the file, too."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # pytest's own folders are private
+        Path(place).chmod(folder)
+        path = Path(place, "keyring")
+        path.write_text(KEY)
+        path.chmod(mode)
+
+        assert ("key file" in found(SECRET_KEY="", SECRET_KEY_FILE=str(path))) is is_found

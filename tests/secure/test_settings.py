@@ -508,6 +508,7 @@ def test_inheritance() -> None:
         ("x: 'Unknown' = secure.setting(1)", "x: Unknown needs setting(parse=...)"),
         ("x: str", "x: declare it with setting()"),
         ("x: str = 'y'", "x: declare it with setting()"),
+        ("session_store: str = 'encrypted'", "session_store: declare it with setting()"),
         ("x = secure.setting(1)", "'x' is a field but has no type annotation"),
         ("x: list[str] = secure.setting([])", "the default of a setting must not change: write a tuple"),
         ("x: dict = secure.setting({})", "the default of a setting must not change: write a tuple"),
@@ -559,7 +560,8 @@ def test_parser_that_fails(error: type[Exception], secret: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["session_cookie_samesite", "permanent_session_lifetime", "testing", "max_form_parts", "secret_key"]
+    "name",
+    ["session_cookie_samesite", "permanent_session_lifetime", "testing", "max_form_parts", "secret_key", "debug"],
 )
 def test_computed_name(name: str) -> None:
     """Else the value would be ignored, or would weaken what the app computes."""
@@ -569,6 +571,54 @@ def test_computed_name(name: str) -> None:
         TypeError, match=rf"^{name.upper()}: a setting cannot have this name(?s:.*)\nhint: to change it"
     ):
         secure.init_app(Flask("site"), loaded(ours))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("production", "load", "notices", "flask_config"),
+        *("keyring", "keyring_source", "keyring_identity", "dotenv", "warnings"),
+    ],
+)
+def test_name_in_use(name: str) -> None:
+    """Else `production: bool = setting(False)` would take the protection of production away."""
+    with pytest.raises(TypeError, match=f"^{name}: a setting cannot have this name, because its base class uses it$"):
+        type("Ours", (Settings,), {"__annotations__": {name: str}, name: secure.setting("x"), "__module__": "a"})
+
+
+class OtherDefaults(Settings):
+    """A line for each kind of setting, with another default."""
+
+    session_store: str = secure.setting("encrypted")
+    session_idle_timeout: int = secure.setting(DAY)
+    keyring_interval: int = secure.setting(30)
+    trusted_hosts: tuple[str, ...] = secure.setting(("localhost",))
+    token: str = secure.setting("hunter2", secret=True, name="API_TOKEN")
+
+
+class StillOtherDefaults(OtherDefaults):
+    """A default that is secret because the one before it is."""
+
+    token: str = secure.setting("hunter3")
+
+
+def test_another_default() -> None:
+    """A line with another default keeps the parser, the variable, and what is secret."""
+    settings = loaded(OtherDefaults)
+    assert (settings.session_store, settings.session_idle_timeout) == ("encrypted", DAY)
+    assert (settings.keyring_interval, settings.trusted_hosts) == (30, ("localhost",))
+
+    settings = loaded(OtherDefaults, SESSION_IDLE_TIMEOUT="12h", SECRET_KEY_INTERVAL="3s", TRUSTED_HOSTS="Desk.example")
+    assert (settings.session_idle_timeout, settings.keyring_interval) == (DAY // 2, 3)
+    assert settings.trusted_hosts == ("desk.example",)
+    assert problems(OtherDefaults, TRUSTED_HOSTS="https://desk.example")
+
+    settings = loaded(StillOtherDefaults)
+    assert settings.token == "hunter3"
+    assert "hunter" not in repr(settings) + repr(settings.flask_config())
+    assert loaded(StillOtherDefaults, API_TOKEN="hunter4").token == "hunter4"
+    address = "redis://:hunter5@127.0.0.1:1/0"
+    assert "hunter5" not in repr(replace(settings, session_store=address))
 
 
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])

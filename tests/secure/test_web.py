@@ -870,6 +870,15 @@ def test_debug_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not make_app(FLASK_DEBUG=value).debug
 
 
+def test_debug_in_the_code() -> None:
+    """`app.debug = True` shows a console that runs code."""
+    app = Flask("site")
+    app.debug = True
+    with pytest.raises(SettingsError, match=r"^app\.debug: must be off in production\nhint: remove the line"):
+        secure.init_app(app, load())
+    secure.init_app(app, load(APP_ENV="development"))
+
+
 def test_debug_in_development(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_DEBUG", "1")
 

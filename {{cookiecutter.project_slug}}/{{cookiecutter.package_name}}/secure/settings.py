@@ -67,15 +67,35 @@ class Declared:
     """Makes each subclass a frozen dataclass, so that one line declares a setting."""
 
     def __init_subclass__(cls) -> None:
-        """Build the dataclass. Raises TypeError for an annotation that needs `parse`, or a line without `setting`."""
+        """Build the dataclass.
+
+        Raises TypeError for an annotation that needs `parse`, a line without `setting`, or a name that is taken.
+        """
+        bases = [base for base in cls.__mro__[1:] if is_dataclass(base)]
+        known = {each.name: each for base in reversed(bases) for each in fields(base)}
+        for name, value in vars(cls).items():
+            if isinstance(value, Field) and "setting" in value.metadata:
+                _inherit(name, value, known.get(name), cls)
         made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
-        known = {each.name for base in made.__mro__[1:] if is_dataclass(base) for each in fields(base)}
         for each in fields(made):
             if "setting" in each.metadata:
                 declaration = each.metadata["setting"]
-                declaration["parse"] = declaration["parse"] or _parser_for(cls, each)
-            elif known and each.name not in known:
+                declaration["read"] = declaration["parse"] or _parser_for(cls, each)
+            elif known and each is not known.get(each.name):
                 raise TypeError(f"{each.name}: declare it with setting()")
+
+
+def _inherit(name: str, changed: "Field[Any]", before: "Field[Any] | None", cls: type[Any]) -> None:
+    """Keep what a base class says of a setting and `changed`, which declares it again, does not."""
+    if before is None and not hasattr(super(cls, cls), name):
+        return
+    if before is None or "setting" not in before.metadata:
+        raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
+    declaration = changed.metadata["setting"]
+    for key, value in before.metadata["setting"].items():
+        declaration[key] = declaration.get(key) or value
+    if declaration["secret"]:
+        changed.repr, changed.default = False, _hidden(changed.default)
 
 
 def declared_settings(cls: type[Any]) -> Iterator[Field[Any]]:
@@ -278,7 +298,7 @@ class Settings(Declared):
             "SESSION_STORE": self.session_store.partition("://")[0],
             "PERMANENT_SESSION_LIFETIME": self.session_idle_timeout,
         }
-        computed = {*ours, *KEY_NAMES} - set(map(variable, declared_settings(Settings)))
+        computed = {*ours, *KEY_NAMES, "DEBUG"} - set(map(variable, declared_settings(Settings)))
         if taken := sorted(values.keys() & computed):
             reason = "a setting cannot have this name, because the app computes it"
             raise TypeError(message(taken[0], reason, "to change it, set it in app.config after secure.init_app"))
@@ -335,7 +355,7 @@ class _Loader(Generic[S]):
             name, declaration = variable(declared), declared.metadata["setting"]
             if text := self.environment.get(name):  # an empty text counts as unset
                 try:
-                    value = declaration["parse"](text)
+                    value = declaration["read"](text)
                     values[declared.name] = _hidden(value) if declaration["secret"] else value
                 except Exception as error:  # a team's parser may raise anything; only ValueError has a reason
                     known = isinstance(error, ValueError) and not declaration["secret"]

@@ -32,8 +32,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from . import sessions
+from .keys.text import message
 from .logging import printable, warn_once_a_minute
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 health = Blueprint("health", __name__)
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -101,7 +102,10 @@ def init_app(
 
     `csp` adds sources to directives of the Content-Security-Policy: `{"script-src": ["https://cdn.example"]}`.
     `headers` changes other headers of all responses, or removes them: `{"X-Frame-Options": None}`.
+    Raises SettingsError if the code has turned debug mode on in production: its error pages run code.
     """
+    if settings.production and app.debug:
+        raise SettingsError([message("app.debug", "must be off in production", "remove the line that turns it on")])
     prefix: str = app.config.get("TRUSTED_PREFIX", "")
     # The app's name: a browser sends a cookie to every app on the host, whatever the port. `__Host-` and `__Secure-`
     # bind it to HTTPS, `__Host-` also to this host alone and the path "/" (RFC 6265bis, 4.1.3).

@@ -8,9 +8,12 @@ so what is slow to import waits until it is used.
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shlex
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -131,6 +134,8 @@ def audit(as_json: bool, max_age: int, accept: tuple[str, ...]) -> None:
         found["signing key"] = age
     found |= {f"key {key.fingerprint}": report.far_future(keyring, now)[0] for key in keyring.far_future(now)}
     found |= other_keys(app, {key.text for key in keyring.keys}) | looser(app, settings)
+    if (path := settings.keyring_source.path) and is_public(path):
+        found["key file"] = f"every user of this machine can read {path}"
     rest = {name: text for name, text in found.items() if name not in accept}
     if as_json:
         keys = json.loads(report.as_json(keyring, settings.keyring_source, now))
@@ -207,6 +212,15 @@ def other_keys(app: Flask, keys: set[str]) -> Findings:
         if not value or not {*(value if isinstance(value, list | tuple) else [value])} <= keys:
             found[f"app.config {name}"] = "not from the keyring"
     return found
+
+
+def is_public(path: str) -> bool:
+    """Whether every user of this machine can read a file; not on a read-only mount (Secrets of Kubernetes)."""
+    place = Path(path).resolve()
+    if sys.platform == "win32" or not place.exists() or os.statvfs(place).f_flag & os.ST_RDONLY:
+        return False
+    entered = all(folder.stat().st_mode & stat.S_IXOTH for folder in place.parents)
+    return entered and bool(place.stat().st_mode & stat.S_IROTH)
 
 
 def looser(app: Flask, settings: "Settings") -> Findings:

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -57,16 +58,49 @@ def test_worker_cannot_change_master_or_sibling(shared: Bake, open_folder: Path)
 
 
 @as_root
-def test_unreadable_key_file_refuses_start(shared: Bake, open_folder: Path) -> None:
-    """The workers' user cannot read the keyring: this must not surface at a revocation."""
-    path, pidfile = key_file(open_folder, 0o600), open_folder / "pid"
+@pytest.mark.parametrize(
+    ("folder_mode", "mode", "reason", "hint"),
+    [
+        (0o755, 0o600, "cannot read {}: permission denied", "give it read access, for example: chgrp "),
+        (0o777, 0o644, "cannot use {}: it belongs to another user, ", "if you trust its contents, move it "),
+    ],
+)
+def test_key_file_that_workers_refuse(
+    shared: Bake, open_folder: Path, folder_mode: int, mode: int, reason: str, hint: str
+) -> None:
+    """The workers' user cannot read the keyring, or does not trust it: this must not surface at a revocation."""
+    folder, pidfile = open_folder / "keys", open_folder / "pid"
+    folder.mkdir()
+    path = key_file(folder, mode)
+    os.chown(path, 1, 1)
+    os.chown(folder, 1, 1)
+    folder.chmod(folder_mode)
     command = ("--user", str(NOBODY), "--bind", "127.0.0.1:0", "--pid", str(pidfile))
     result = shared.run(
         shared.program("gunicorn"), *command, check=False, APP_ENV="production", SECRET_KEY_FILE=str(path)
     )
     assert result.returncode == 1
-    assert f"{path}: user {NOBODY} of the workers cannot read the file\nhint: " in result.stderr
+    first, second = result.stderr.splitlines()[-2:]
+    assert first.startswith(f"user {NOBODY} of the workers: {reason.format(path)}")
+    assert second.startswith(f"hint: {hint}")
     assert not pidfile.exists()
+
+
+@as_root
+def test_pipe_of_keys(shared: Bake, open_folder: Path) -> None:
+    """A named pipe is read once: the start does not wait for a second text."""
+    path = open_folder / "keyring"
+    os.mkfifo(path)
+    path.chmod(0o644)
+    writer = subprocess.Popen(["sh", "-c", f"printf '%s\\n' {generate_text(int(time.time()))} > {path}"])
+    flags = ("--preload", "--workers", "1", "--user", str(NOBODY))
+    server = Server(shared, open_folder / "log", {"SECRET_KEY_FILE": str(path)}, *flags)
+    try:
+        assert server.get("/healthz")[0] == "ok\n"
+    finally:
+        server.stop()
+        writer.kill()
+        writer.wait()
 
 
 @pytest.fixture

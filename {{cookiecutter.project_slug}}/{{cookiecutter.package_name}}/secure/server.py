@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 from gunicorn.util import set_owner_process
 
 from . import inherited
-from .keys.files import is_absent
+from .keys.files import FileError, read_text
 from .keys.sources import identity
 from .keys.text import message
 from .settings import Settings, SettingsError
@@ -52,11 +52,11 @@ class Master:
     def on_starting(self, server: Any) -> None:
         """Refuse to start if the workers' user cannot read the key file."""
         path = self.settings.keyring_source.path
-        if path and not _can_read(server.cfg, path):
+        if path and (problem := _problem_for_workers(server.cfg, path)):
             if server.pidfile:
                 server.pidfile.unlink()
-            hint = f"give it read access, for example: chgrp GROUP {path} && chmod 640 {path}"
-            sys.exit(message(path, f"user {server.cfg.uid} of the workers cannot read the file", hint))
+            hint = "" if "\nhint: " in problem else f"give it read access, for example: chgrp GROUP {path} && chmod 640 {path}"
+            sys.exit(message(f"user {server.cfg.uid} of the workers", problem, hint))
 
     def pre_fork(self, server: Any, worker: Any = None) -> None:
         """Refresh what the new worker inherits; keep the last valid settings if the new ones are invalid."""
@@ -147,17 +147,25 @@ def worker_tmp_dir() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 
-def _can_read(cfg: Any, path: str) -> bool:
-    """Whether a process with the user and group of a worker can read a file."""
-    if (cfg.uid, cfg.gid) == (os.geteuid(), os.getegid()) or is_absent(path):
-        return True
+def _problem_for_workers(cfg: Any, path: str) -> str:
+    """Return why a process with the user and group of a worker would refuse a key file; "" if it would not."""
+    if (cfg.uid, cfg.gid) == (os.geteuid(), os.getegid()) or not os.path.isfile(path):  # a pipe can be read once
+        return ""
+    reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        status = 1
+        problem = "no process can be started as this user"
         try:
             set_owner_process(cfg.uid, cfg.gid, initgroups=cfg.initgroups)
-            os.close(os.open(path, os.O_RDONLY))
-            status = 0
+            read_text(path)
+            problem = ""
+        except FileError as error:
+            problem = str(error)
         finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            os.write(writer, problem.encode())
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as answer:
+        problem = answer.read()
+    os.waitpid(child, 0)
+    return problem

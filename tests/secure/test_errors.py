@@ -7,9 +7,9 @@ from typing import NoReturn
 import pytest
 import secure
 from apps import KEY, UNSAFE, make_app, post, token
-from flask import Blueprint, Response, abort, redirect
+from flask import Blueprint, Response, abort, redirect, request
 from flask.testing import FlaskClient
-from secure.errors import ADVICE, FORM_ELSEWHERE, FORM_EXPIRED, NEEDS_HTTPS, PROBLEM
+from secure.errors import ADVICE, FOR_PROGRAMS, FORM_ELSEWHERE, FORM_EXPIRED, NEEDS_HTTPS, PROBLEM
 from werkzeug.exceptions import NotFound
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["production", "development"])
@@ -116,13 +116,24 @@ def test_headers_of_the_error(accept: str) -> None:
 def test_description(template: str) -> None:
     """What `abort` says is shown, escaped."""
     app = make_app()
-    app.add_url_rule("/own", view_func=lambda: abort(404, "No pet <b>7</b> & more"))
+    app.add_url_rule("/own", "own", lambda: abort(404, "No pet <b>7</b> & more"))
 
     client = app.test_client()
     assert "<p>No pet &lt;b&gt;7&lt;/b&gt; &amp; more</p>" in client.get("/own").text
     as_json = client.get("/own", headers={"Accept": "application/json"}).json
     assert as_json
     assert as_json["detail"] == "No pet <b>7</b> & more"
+
+
+@pytest.mark.parametrize("limit", ["5 per 1 minute", "100 per 1 hour"])
+def test_description_of_a_limit(limit: str, template: str) -> None:
+    """Flask-Limiter describes an error by its limit alone, which says nothing to a visitor."""
+    app = make_app()
+    app.add_url_rule("/limited", "limited", lambda: abort(429, limit))
+    app.add_url_rule("/own", "own", lambda: abort(429, f"Only {limit}, please."))
+
+    assert f"<p>{ADVICE[429]}</p>" in app.test_client().get("/limited").text
+    assert f"<p>Only {limit}, please.</p>" in app.test_client().get("/own").text
 
 
 def test_refused_host() -> None:
@@ -203,7 +214,7 @@ def test_problem(code: int, name: str) -> None:
         "type": "about:blank",
         "title": name,
         "status": code,
-        "detail": ADVICE[code],
+        "detail": FOR_PROGRAMS[code],
         "request_id": response.headers["X-Request-ID"],
     }
 
@@ -226,16 +237,21 @@ def test_json_errors() -> None:
     def form() -> str:
         return ""
 
+    @api.get("/json")
+    def malformed() -> str:
+        return str(request.get_json(force=True))
+
     app.register_blueprint(api)
     client = app.test_client()
-    answers = [client.get("/api/missing"), client.get("/api/crash"), client.post("/api/form")]
+    answers = [client.get("/api/missing"), client.get("/api/crash"), client.post("/api/form"), client.get("/api/json")]
 
-    assert [answer.status_code for answer in answers] == [404, 500, 400]
-    assert [answer.mimetype for answer in answers] == [PROBLEM] * 3
+    assert [answer.status_code for answer in answers] == [404, 500, 400, 400]
+    assert [answer.mimetype for answer in answers] == [PROBLEM] * 4
     details = [answer.json["detail"] for answer in answers if answer.json]
     assert details[:2] == ["no such pet", ADVICE[500]]
     assert details[2].startswith("CSRF check failed. The CSRF token is missing.")
     assert "X-CSRFToken" in details[2]
+    assert "reload" not in details[3]
     assert client.get("/no").mimetype == "text/html"
 
 
@@ -263,7 +279,7 @@ def test_csrf_token(form: dict[str, str], reason: str, caplog: pytest.LogCapture
     assert refused(caplog) == [f"form refused: {reason}"]
 
 
-@pytest.mark.parametrize("referrer", ["https://evil.example/<b>", ""])
+@pytest.mark.parametrize("referrer", ["https://evil.example/<b>?token=secret", ""])
 def test_csrf_referrer(referrer: str, caplog: pytest.LogCaptureFixture) -> None:
     """The log names the referrer and the host, once a minute."""
     client = make_app().test_client()
@@ -276,6 +292,7 @@ def test_csrf_referrer(referrer: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "host localhost" in warning
     assert "proxy to send the browser's Host header" in warning
     assert "evil.example" in warning or not referrer
+    assert "secret" not in warning
     assert ("a program or a test must send a Referer" in warning) == (not referrer)
 
 

@@ -327,6 +327,40 @@ def test_readable(printed: Printed) -> None:
     assert match[1] == answer.headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize("logger", ["site", "site.jobs", "another"])
+def test_id_in_a_format(logger: str, printed: Printed) -> None:
+    """A format of the team's own, configured first, may show the ID of the request."""
+    printed()
+    logging.getLogger().handlers[:] = []
+    logging.basicConfig(format="%(request_id)s %(message)s", level=logging.INFO)
+    app = make_app(TRUSTED_HOSTS="localhost")
+
+    @app.get("/logs")
+    def logs() -> str:
+        logging.getLogger(logger).warning("hello")
+        return ""
+
+    logging.getLogger(logger).warning("outside")
+
+    answer = app.test_client().get("/logs")
+
+    lines = printed()
+    assert "- outside" in lines
+    assert f"{answer.headers['X-Request-ID']} hello" in lines
+
+
+def test_fields_that_exist(printed: Printed) -> None:
+    """A field of the team's own does not replace the level, by which a monitor finds an error."""
+    started(printed)
+
+    logging.getLogger("site").error("hello", extra={"level": "gold", "time": "noon", "logger": "me", "size": 1})
+
+    line = json.loads(printed()[0])
+    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "site", "hello")
+    assert datetime.fromisoformat(line["time"])
+    assert (line["extra_level"], line["extra_time"], line["extra_logger"], line["size"]) == ("gold", "noon", "me", 1)
+
+
 def test_id_of_all_lines(printed: Printed) -> None:
     client = started(printed)
 

@@ -32,7 +32,7 @@ FOREIGN = f"{QUOTED},{PLAIN}"
 RING = {"newest": NEW, "fallback": OLD, "foreign": PLAIN, "foreign, quoted": QUOTED}
 KEYS = {**RING, "of another keyring": STRANGER}
 
-LOGGERS = ["app", "below the app", "root", "any library", "werkzeug", "gunicorn.error", "gunicorn.access"]
+LOGGERS = ["app", "below the app", "root", "any library", "werkzeug", "gunicorn.error", "gunicorn.access", "billing"]
 
 
 def app_with_all() -> Flask:
@@ -155,9 +155,9 @@ def forms(key: str) -> set[str]:
 
 @pytest.fixture(params=[EveryField, secure_logging.JsonFormatter])
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """Return what all loggers write; the servers' have handlers of their own, as gunicorn gives them."""
+    """Return what all loggers write; gunicorn's, and one of the team's, have handlers of their own."""
     stream = StringIO()
-    for name in ("", "gunicorn.error", "gunicorn.access"):
+    for name in ("", "gunicorn.error", "gunicorn.access", "billing"):
         handler = logging.StreamHandler(stream)
         handler.setFormatter(request.param())
         monkeypatch.setattr(logging.getLogger(name), "handlers", [handler])

@@ -36,6 +36,13 @@ def test_development_only(path: str, environment: str, found: bool) -> None:
     assert response.status_code == (200 if found else 404)
 
 
+def test_page_of_a_wrong_clock() -> None:
+    """A key at the end of the calendar has no date a day later."""
+    text = page(generate_key(253_402_300_000).text, generate_key(int(time.time()) - DAY).text)
+
+    assert "9999-12-31" in text
+
+
 def test_page() -> None:
     now = int(time.time())
     keys = [generate_key(now + at).text for at in (1800, -DAY, -9 * DAY, -20 * DAY)]

@@ -1,6 +1,7 @@
 """Error pages for people, problem details (RFC 9457) for programs; both say what to do and hide the cause."""
 
 import logging
+import re
 from http import HTTPStatus
 
 from flask import Blueprint, Flask, current_app, json, render_template, request
@@ -23,6 +24,13 @@ ADVICE = {
     500: "Something went wrong on the server. Try again in a moment.",
     503: "The site cannot answer right now. Try again in a moment.",
 }
+FOR_PROGRAMS = ADVICE | {
+    400: "The server did not understand the request: its body or a parameter is malformed.",
+    401: "This address needs credentials.",
+    403: "These credentials do not allow this request.",
+    404: "There is nothing at this address.",
+    405: "This address does not accept this method.",
+}
 FORM_EXPIRED = (
     "The security token (CSRF) of this form is missing or has expired. Go back, reload the page and try again."
 )
@@ -35,6 +43,7 @@ _BUILT_IN = Markup(
     '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{name}</title>\n'
     "<h1>{name}</h1>\n<p>{advice}</p>\n<p>Request ID: <code>{request_id}</code></p>\n</html>\n"
 )
+_LIMIT = re.compile(r"\d+ per [\w ]+")  # the description by Flask-Limiter: "5 per 1 minute"
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +72,9 @@ def _answer(error: HTTPException, as_json: bool) -> Response:
     if isinstance(error, CSRFError):
         advice = _csrf_advice(str(error.description), as_json)
     else:  # abort(404, "…") sets a description; else it is the class's
-        advice = str(vars(error).get("description") or ADVICE.get(error.code or 0, "Go back and try again."))
+        usual = (FOR_PROGRAMS if as_json else ADVICE).get(error.code or 0, "Go back and try again.")
+        given = str(vars(error).get("description") or "")
+        advice = usual if _LIMIT.fullmatch(given) else given or usual
     if as_json:
         details = {"type": "about:blank", "title": error.name, "status": error.code, "detail": advice}
         response.data, response.content_type = json.dumps({**details, "request_id": request_id()}), PROBLEM
@@ -87,7 +98,8 @@ def _page(error: HTTPException, advice: str) -> str:
 def _csrf_advice(reason: str, as_json: bool) -> str:
     elsewhere = "referrer" in reason
     if elsewhere:
-        seen = f"host {printable(request.host)}, referrer {printable(str(request.referrer)[:100])}"
+        referrer = str(request.referrer).partition("?")[0][:100]  # the query string may contain a token
+        seen = f"host {printable(request.host)}, referrer {printable(referrer)}"
         hint = "if the form is yours, configure the proxy to send the browser's Host header"
         if not request.referrer:
             hint = f"a program or a test must send a Referer; {hint} and Referer"

@@ -38,7 +38,6 @@ _UNESCAPED = re.compile(r"[!#-[\]-~]*")  # the same without " and \, which JSON 
 _READABLE = "%(asctime)s %(levelname)-7s %(message)s  [%(request_id)s]"
 _MINUTE = 60.0
 _SWITCHED = 101
-SERVERS = ("werkzeug", "gunicorn.error", "gunicorn.access")  # their loggers may have handlers of their own
 _log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(default=str).encode
 _STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
@@ -141,7 +140,7 @@ def _json_handler() -> Any:
     if len(handlers) != 1 or _log.filters or logging.getLogRecordFactory() is not logging.LogRecord:
         return None
     handler: Any = handlers[0]
-    alone = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
+    alone = type(handler) is logging.StreamHandler and not handler.level and not handler.filters
     return handler if alone and type(getattr(handler.formatter, "inner", None)) is JsonFormatter else None
 
 
@@ -164,8 +163,10 @@ class JsonFormatter(logging.Formatter):
             fields["exc_info"] = record.exc_text or self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack_info"] = record.stack_info
-        first = {"time": _moment(record.created), "level": record.levelname, "logger": record.name}
-        return _encode({**first, "message": record.getMessage(), **fields})
+        line = {"time": _moment(record.created), "level": record.levelname, "logger": record.name}
+        line["message"] = record.getMessage()
+        # A monitor relies on the level: `extra={"level": ...}` does not replace it.
+        return _encode(line | {f"extra_{name}" if name in line else name: fields[name] for name in fields})
 
 
 def _moment(at: float) -> str:
@@ -180,17 +181,10 @@ def _second(at: int) -> str:
 def _configure(production: bool) -> None:
     """Log to standard error, unless the root logger is configured already."""
     handler = logging.StreamHandler()
-    handler.addFilter(_add_request_id)
     handler.setFormatter(JsonFormatter() if production else logging.Formatter(_READABLE, "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("werkzeug").addFilter(_is_no_access_line)
     logging.getLogger("flask_wtf.csrf").setLevel(logging.WARNING)  # errors.py logs each refusal
-
-
-def _add_request_id(record: logging.LogRecord) -> bool:
-    if not hasattr(record, "request_id"):
-        record.request_id = request_id() if has_request_context() else "-"
-    return True
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:
@@ -199,7 +193,7 @@ def _is_no_access_line(record: logging.LogRecord) -> bool:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats with `inner`, then replaces the keys in the text."""
+    """Formats with `inner`, which finds the ID of the request in the record, then replaces the keys in the text."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -210,6 +204,8 @@ class RedactingFormatter(logging.Formatter):
 
         An error of `inner` is part of the text: `logging` would print the record's arguments, keys included.
         """
+        if not hasattr(record, "request_id"):
+            record.request_id = request_id() if has_request_context() else "-"
         try:
             text = self.inner.format(record)
         except Exception as error:
@@ -220,14 +216,14 @@ class RedactingFormatter(logging.Formatter):
 
 
 def redact(app: Flask, watcher: KeyringWatcher) -> None:
-    """Keep the keys of `watcher` out of what all handlers of the app and of the servers write."""
+    """Keep the keys of `watcher` out of what the handlers of all loggers write."""
     _watchers[:] = [other for other in _watchers if other() is not None] + [ref(watcher)]
-    for logger in (logging.getLogger(), app.logger, *map(logging.getLogger, SERVERS)):
-        for handler in logger.handlers:
+    for logger in (logging.getLogger(), app.logger, *list(logging.Logger.manager.loggerDict.values())):
+        for handler in getattr(logger, "handlers", ()):  # a placeholder for the parent of a logger has none
             if not isinstance(handler.formatter, RedactingFormatter):
                 handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
             if type(handler).handleError is logging.Handler.handleError:
-                handler.handleError = _report_failure  # type: ignore[method-assign]
+                handler.handleError = _report_failure
 
 
 def _report_failure(record: logging.LogRecord) -> None:

@@ -57,6 +57,7 @@ _DERIVED = ("PERMANENT_SESSION_LIFETIME", "MAX_FORM_MEMORY_SIZE")
 """Flask's settings that count; `flask_config` takes them from a setting of this app."""
 
 
+_LAST = 253_402_300_799  # the end of the year 9999 in epoch seconds
 _ONLY_STRICTER = {"report-to", "report-uri", "require-trusted-types-for", "upgrade-insecure-requests"}
 """Directives of a Content-Security-Policy that allow nothing."""
 
@@ -98,10 +99,15 @@ def status() -> str:
         "secure/status.html",
         watcher=get_watcher(current_app),
         headers=dict(DefaultHeaders.of(current_app).by_name.values()),
-        utc=lambda at: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC",
-        date=lambda at: f"{datetime.fromtimestamp(at, UTC):%B} {datetime.fromtimestamp(at, UTC).day}",
+        utc=lambda at: f"{_moment(at):%Y-%m-%d %H:%M} UTC",
+        date=lambda at: f"{_moment(at):%B} {_moment(at).day}",
         duration=format_duration,
     )
+
+
+def _moment(at: int) -> datetime:
+    """Return a time, the last that has a date for one after the year 9999: a wrong clock may have made a key."""
+    return datetime.fromtimestamp(max(0, min(at, _LAST)), UTC)
 
 
 @blueprint.get("/icon.svg")

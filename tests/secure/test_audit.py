@@ -86,7 +86,7 @@ def test_defaults(environment: str) -> None:
         ("MAX_CONTENT_LENGTH", {"config": {"MAX_CONTENT_LENGTH": "1000"}}),
         ("MAX_FORM_MEMORY_SIZE", {"config": {"MAX_FORM_MEMORY_SIZE": None}}),
         ("HSTS", {"config": {"HSTS": None}}),
-        ("HSTS", {"HSTS": "x-max-age=31536000"}),
+        ("HSTS", {"config": {"HSTS": "x-max-age=31536000"}}),
         ("WTF_CSRF_METHODS", {"config": {"WTF_CSRF_METHODS": {"POST"}}}),
         ("WTF_CSRF_METHODS", {"config": {"WTF_CSRF_METHODS": None}}),
         ("WTF_CSRF_ENABLED", {"config": {"WTF_CSRF_ENABLED": False}}),

@@ -139,31 +139,40 @@ def test_host_names(text: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a.example, https://b.example", "'https://b.example' is a URL: write the host name alone"),
-        ("b.example/path", "'b.example/path' is a URL"),
-        ("b.example:8000", "'b.example:8000' has a port: write the host name without it"),
-        ("[::1]:8000", "'[::1]:8000' has a port"),
-        ("::1", "'::1' has a port: write the host name without it (IPv6 in brackets: [::1])"),
-        ("*.example.org", "'*.example.org' has a wildcard: write .example.org"),
-        ("*", "'*' has a wildcard"),
-        ("app*.example.org", "'app*.example.org' has a wildcard"),
-        ("a\u200cb.example", "'a\\u200cb.example' has a special character"),
-        ("a b", "'a b' is not a host name, such as example.org or .example.org"),
-        ("a..b", "'a..b' is not a host name"),
-        ("..b", "'..b' is not a host name"),
-        (".", "'.' is not a host name"),
-        ("a;b", "'a;b' is not a host name"),
-        (f"{'a' * 64}.example", f"'{'a' * 64}.example' is not a host name"),
-        ("[1]", "'[1]' is not a host name"),
-        ("[x::1]", "'[x::1]' has a port"),
-        ("straße.de", "'straße.de' has a special character: write the name as your browser sends it (xn--...)"),
+        ("a.example, https://b.example", "entry 2 is a URL: write the host name alone"),
+        ("b.example/path", "entry 1 is a URL"),
+        ("b.example:8000", "entry 1 has a port: write the host name without it"),
+        ("[::1]:8000", "entry 1 has a port"),
+        ("::1", "entry 1 has a port: write the host name without it (IPv6 in brackets: [::1])"),
+        ("*.example.org", "entry 1 has a wildcard: write .example.org"),
+        ("*", "entry 1 has a wildcard"),
+        ("app*.example.org", "entry 1 has a wildcard"),
+        ("a\u200cb.example", "entry 1 has a special character"),
+        ("a b", "entry 1 is not a host name, such as example.org or .example.org"),
+        ("a..b", "entry 1 is not a host name"),
+        ("..b", "entry 1 is not a host name"),
+        (".", "entry 1 is not a host name"),
+        ("a;b", "entry 1 is not a host name"),
+        (f"{'a' * 64}.example", "entry 1 is not a host name"),
+        ("[1]", "entry 1 is not a host name"),
+        ("[x::1]", "entry 1 has a port"),
+        ("straße.de", "entry 1 has a special character: write the name as your browser sends it (xn--...)"),
     ],
 )
 def test_wrong_host_name(text: str, reason: str) -> None:
-    """The message names the one that is wrong, and why."""
+    """The message says which one is wrong, and why; never its text, which may be a key."""
     (problem,) = problems(TRUSTED_HOSTS=text)
 
     assert problem.startswith(f"TRUSTED_HOSTS: {reason}")
+
+
+@pytest.mark.parametrize("name", ["TRUSTED_HOSTS", "FORM_ACTION", "TRUSTED_PROXIES", "HSTS", "SECRET_KEY_INTERVAL"])
+def test_key_in_another_variable(name: str) -> None:
+    """A key that was pasted into the wrong line is not shown."""
+    told = "".join(str(problems(**{name: text})) for text in (KEY, "ec06b6" * 11, f"{KEY};x", f"{KEY}\r\nx"))
+
+    assert "fsk_" not in told.lower()
+    assert "ec06b6" not in told
 
 
 def test_long_international_name() -> None:
@@ -530,6 +539,7 @@ def test_unsupported(line: str, error: str) -> None:
         ("FORM_ACTION", "https://\u65e5\u672c.example"),
         ("HSTS", "max-age=1\nX: y"),
         ("HSTS", "\u00fc"),
+        ("HSTS", "includeSubDomains"),
         ("HSTS", "\u65e5"),
     ],
 )

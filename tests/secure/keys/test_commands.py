@@ -572,6 +572,28 @@ def test_revoke_invalid(project: Project, invalid: str) -> None:
     assert [key.activation for key in project.keyring().keys] == [NOW]
 
 
+@pytest.mark.parametrize("text", ["a=1\n", "junk\n", f"-----BEGIN PRIVATE KEY-----\n{KEY.text}\n", "key: value\n\n"])
+def test_revoke_other_file(project: Project, text: str) -> None:
+    """SECRET_KEY_FILE may name a file by mistake: it may be the only copy of what is in it."""
+    path = project.write("ring", text)
+    project.write(".env", "SECRET_KEY_FILE=ring\n")
+
+    assert project.refuses("revoke", "--yes") == (
+        f"{path}: it has something else than keys (unchanged)\n"
+        "hint: if it is the right file, move it away, then run: flask secret-key init"
+    )
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", " \n", f"{KEY.text[:-1]}\n", f"# old\n{KEY.text}\n", f"junk\n{KEY.text}\n"])
+def test_revoke_broken_key_file(project: Project, text: str) -> None:
+    project.write("ring", text)
+    project.write(".env", "SECRET_KEY_FILE=ring\n")
+    project.succeeds("revoke", "--yes")
+
+    assert [key.activation for key in project.keyring().keys] == [NOW]
+
+
 def test_revoke_asks(project: Project) -> None:
     dotenv = project.dotenv(KEY)
     refused = "revoke: not confirmed (nothing changed)\nhint: to do it without a question, add --yes"

@@ -5,6 +5,7 @@ import secrets
 import shlex
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -166,13 +167,20 @@ def test_dotenv_identity(tmp_path: Path) -> None:
 
 
 def test_copy_in_production(tmp_path: Path) -> None:
-    """The `flask` command copies `.env` in production, too; a key that it copied does not count."""
+    """The `flask` command copies `.env` in production, too; what it copied does not count, as under gunicorn."""
     (tmp_path / ".env").write_text("SECRET_KEY=d\nSECRET_KEY_FALLBACKS=e\nA=1\n")
-    copied = {**PRODUCTION, "SECRET_KEY": "d", "SECRET_KEY_FALLBACKS": "p", "A": "1"}
+    (tmp_path / ".flaskenv").write_text("SECRET_KEY_FILE=f\nB=2\nFLASK_DEBUG=1\n")
+    copied = {**PRODUCTION, "SECRET_KEY": "d", "SECRET_KEY_FALLBACKS": "p", "SECRET_KEY_FILE": "f", "C": "3"}
+    copied |= {"A": "1", "B": "2", "FLASK_DEBUG": "1"}
     with click.Context(click.Command("flask"), obj=ScriptInfo()):
-        assert read_environment(copied, tmp_path).keys == {"SECRET_KEY_FALLBACKS": "p"}
-        assert read_environment(copied, tmp_path).get("A") == "1"
+        environment = read_environment(copied, tmp_path)
+        assert environment.keys == {"SECRET_KEY_FALLBACKS": "p"}
+        assert environment.get("C") == "3"
+        assert environment.get("FLASK_DEBUG") == "1", "Flask's own: it is on"
+        assert environment.get("A") + environment.get("B") == ("" if sys.platform == "linux" else "12")
         assert read_environment({**copied, "APP_ENV": ""}, tmp_path).keys["SECRET_KEY"] == "d"
+        reloaded = read_environment({**copied, "WERKZEUG_RUN_MAIN": "true"}, tmp_path)
+        assert (reloaded.keys, reloaded.get("A")) == (environment.keys, "1")
     with click.Context(click.Command("flask"), obj=ScriptInfo(load_dotenv_defaults=False)):
         assert read_environment(copied, tmp_path).keys["SECRET_KEY"] == "d"
     with click.Context(click.Command("other")):
@@ -313,6 +321,18 @@ def test_production_of_program(program: Program) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: SECRET_KEY: is missing or empty\nhint: set SECRET_KEY to the output of")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nothing tells a copy from a real variable")
+def test_settings_of_program(program: Program) -> None:
+    """In production, a command has the settings of the server: the real variables, and no line of a file."""
+    program.write(".env", f"SECRET_KEY={OLD.text}\nTRUSTED_HOSTS=file.example\n")
+    real = {"APP_ENV": "production", "SECRET_KEY": OLD.text}
+
+    assert program.run("key", **real).stdout.split() == [OLD.fingerprint, "production", "()"]
+    done = program.run("key", TRUSTED_HOSTS="file.example", **real)
+    assert done.stdout.split() == [OLD.fingerprint, "production", "('file.example',)"]
 
 
 @pytest.mark.slow

@@ -102,10 +102,12 @@ def attempt(call: Callable[[], object], user: int, group: int | None = None, gro
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that every user can enter; pytest's own are private."""
-    path = Path(tempfile.mkdtemp(dir="/tmp"))
-    path.chmod(0o755)
+    parent = Path(tempfile.mkdtemp(dir="/tmp"))
+    parent.chmod(0o755)
+    path = parent / "folder"
+    path.mkdir(0o755)
     yield path
-    shutil.rmtree(path)
+    shutil.rmtree(parent)
 
 
 # Create
@@ -1209,6 +1211,18 @@ def test_key_file(tmp_path: Path, content: str, lines: list[str]) -> None:
     assert files.read_key_file(write(tmp_path / "keyring", content)) == lines
 
 
+@pytest.mark.parametrize("kind", ["CERTIFICATE", "PRIVATE KEY", "OPENSSH PRIVATE KEY"])
+def test_file_of_another_program(tmp_path: Path, kind: str) -> None:
+    """Its lines look random, and those of a certificate are public: no hint leads to a file of them."""
+    path = tmp_path / "server.pem"
+    write(path, f"\n-----BEGIN {kind}-----\n{ONE}\n{TWO}\n-----END {kind}-----\n")
+
+    assert refusal(lambda: files.read_key_file(str(path))) == (
+        f"cannot read {path}: a certificate or a key of another program\n"
+        "hint: set SECRET_KEY_FILE to a file of its own for this app"
+    )
+
+
 def test_comment_in_a_key_file(tmp_path: Path) -> None:
     """It would be lost by the next change. The hint loses nothing: without the line the file is read."""
     path = tmp_path / "keyring"
@@ -1460,6 +1474,38 @@ def test_link_in_a_shared_folder(tmp_path: Path, shared: int, where: str) -> Non
             " folder that other users can write to\nhint: name the file that it leads to instead"
         )
     assert files.read_key_file(str(safe / "keyring")) == [ONE]
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("shared_mode", "owner", "user", "accepted"),
+    [
+        (0o1777, STRANGER, READER, False),
+        (0o1777, STRANGER, 0, False),
+        (0o777, STRANGER, READER, False),
+        (0o1777, READER, READER, True),
+        (0o1777, 0, READER, True),
+        (0o755, STRANGER, READER, True),
+        (0o775, STRANGER, READER, True),  # as /usr/local on Debian: the group is trusted
+    ],
+)
+@pytest.mark.parametrize("below", ["app", "app/keys"])
+def test_folder_of_another_user(
+    folder: Path, shared_mode: int, owner: int, user: int, accepted: bool, below: str
+) -> None:
+    """In /tmp, another user can make the whole folder, with a key that they know."""
+    path = folder / below / "keyring"
+    path.parent.mkdir(parents=True)
+    write(path, ONE, 0o644)
+    for each in (path, *path.relative_to(folder).parents):
+        os.chown(folder / each, owner, -1)
+    os.chown(folder, 0, -1)
+    folder.chmod(shared_mode)
+
+    told = attempt(lambda: files.read_key_file(str(path)), user)
+
+    reason = f"cannot use {path}: {folder / 'app'} belongs to another user, in a folder that all users can write to"
+    assert told.partition("\n")[0] == ("" if accepted else reason)
 
 
 @as_root

@@ -172,6 +172,16 @@ def test_problems(load: Load, key: str, fallbacks: str, expected: list[str]) -> 
     ]
 
 
+@pytest.mark.parametrize("key", [NEW, secrets.token_hex(32), secrets.token_urlsafe(48)], ids=["new", "hex", "urlsafe"])
+def test_key_in_place_of_a_path(load: Load, key: str) -> None:
+    """Else every message would name the "file", and `init` would create it."""
+    hint = "hint: unset SECRET_KEY_FILE, and set SECRET_KEY to the key"
+    expected = [f"SECRET_KEY_FILE: is a key, not the path of a file\n{hint}"]
+
+    assert problems(load, SECRET_KEY_FILE=key) == expected
+    assert problems(load, f"SECRET_KEY_FILE={key}\n") == expected
+
+
 def test_nothing(load: Load) -> None:
     assert problems(load) == [f"SECRET_KEY: is missing or empty\nhint: {INIT}"]
     assert problems(load, f"SECRET_KEY={NEW}", **PRODUCTION) == [f"SECRET_KEY: is missing or empty\nhint: {GENERATE}"]

@@ -182,9 +182,20 @@ _NOT_IN_HOSTS = {
 def host_names(text: str) -> tuple[str, ...]:
     """Return the names of a comma-separated list as a browser sends them, international ones in ASCII (RFC 3490).
 
-    Raises ValueError with the first one that is not a host name.
+    Raises ValueError with the place of the first one that is not a host name.
     """
-    return tuple(map(_host_name, filter(None, (name.strip().lower() for name in text.split(",")))))
+    return _each(_host_name, text.lower())
+
+
+def _each(read: Parser[T], text: str) -> tuple[T, ...]:
+    """Return what the parts of a comma-separated list mean. Raises ValueError with the place of the first wrong one."""
+    values = []
+    for number, part in enumerate(filter(None, map(str.strip, text.split(","))), 1):
+        try:
+            values.append(read(part))
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from None
+    return tuple(values)
 
 
 def _host_name(name: str) -> str:
@@ -192,11 +203,13 @@ def _host_name(name: str) -> str:
         return name
     for character, reason in _NOT_IN_HOSTS.items():
         if character in name:
-            raise ValueError(f"{name!r} {reason}")
-    if not re.fullmatch(r"\.?[\w-]{1,63}(\.[\w-]{1,63})*", name):
-        raise ValueError(f"{name!r} is not a host name, such as example.org or .example.org")
+            raise ValueError(reason)
+    _matching(r"\.?[\w-]{1,63}(\.[\w-]{1,63})*", "is not a host name, such as example.org or .example.org", name)
     dot = name[: name[0] == "."]
-    return name if name.isascii() else dot + name.lstrip(".").encode("idna").decode()
+    try:
+        return name if name.isascii() else dot + name.lstrip(".").encode("idna").decode()
+    except UnicodeError:
+        raise ValueError("is not a host name: it is too long, or no international name has its letters") from None
 
 
 def _matching(pattern: str, reason: str, text: str) -> str:
@@ -210,16 +223,20 @@ def whole_number(text: str) -> int:
     return int(_matching("[0-9]{1,12}", "is not a whole number of zero or more", text))
 
 
+_ORIGIN = (  # a source of a Content-Security-Policy (CSP 3, section 2.3.1)
+    r"(?i)([a-z][a-z0-9+.-]*://)?(\*|(\*\.)?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*)(:([0-9]+|\*))?(/[!-+\--:<-~]*)?"
+    r"|[a-z][a-z0-9+.-]*:"
+)
+
+
 def _origins(text: str) -> tuple[str, ...]:
     """Return the origins of a comma-separated list. Raises ValueError for what would end a directive of a policy."""
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    for name in names:
-        _matching("[!-:<-~]+", f"{name!r} is not an origin, such as https://pay.example", name)
-    return names
+    return _each(partial(_matching, _ORIGIN, "is not an origin, such as https://pay.example"), text)
 
 
 def _hsts(text: str) -> str:
-    return "" if text == "off" else _matching("[ -~]+", "is not the value of a header, such as max-age=31536000", text)
+    reason = "is not the value of this header, such as max-age=31536000"
+    return "" if text == "off" else _matching(r"(?i)([ -~]*;)?\s*max-age *=[ -~]+", reason, text)
 
 
 _NO_PREFIX = "is not a path that begins with / and does not end with it, such as /shop"

@@ -169,6 +169,9 @@ def revoke(yes: bool, to_print: bool) -> None:
         return
     if files.is_absent(source.path):
         _fail(message(source.path, "no such file", source.missing_hint))
+    if isinstance(source, FileSource) and source.is_foreign():
+        hint = "if it is the right file, move it away, then run: flask secret-key init"
+        _fail(message(source.path, "it has something else than keys (unchanged)", hint))
     try:
         if not yes:
             click.confirm(f"Replace all keys in {source.path} and log everyone out?", abort=True)

@@ -6,12 +6,13 @@ process environment; for every other setting the process environment wins. No ot
 The `flask` command, shells, IDEs and `--env-file` copy `.env` into the process environment. Such a copy must not
 outlive a rotation, so the keys come from the file. For the same reason a `.env` that sets APP_ENV=production itself is
 read in production too: the process's APP_ENV may be a copy of that line. And in production the `flask` command ignores
-a key of the process that equals the one in `.env`: it is a copy that Flask has made.
+what Flask has copied from `.env` and `.flaskenv`: the server does not have it.
 """
 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import takewhile
@@ -85,8 +86,27 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
         return Environment(process, dotenv, root, seen)
     context = click.get_current_context(silent=True)
     if context and getattr(context.find_root().obj, "load_dotenv_defaults", False):  # `flask` has copied `.env`
-        process = {name: value for name, value in environ.items() if (name, value) not in _keys(dotenv).items()}
+        with suppress(FileError):
+            dotenv = read_dotenv(f"{root}/.flaskenv") | dotenv
+        real = _at_the_start(environ)
+        process = {
+            name: value
+            for name, value in environ.items()
+            if dotenv.get(name) != value or real.get(name) == value or name.startswith("FLASK_")
+        }
     return Environment(process, None, root, seen)
+
+
+def _at_the_start(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which this process was started.
+
+    Where nothing tells them (no /proc, or the reloader has passed copies on), all variables but the keys.
+    """
+    if environ.get("WERKZEUG_RUN_MAIN") != "true":
+        with suppress(OSError), open("/proc/self/environ", "rb") as file:
+            pairs = (os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0"))
+            return {name: value for name, _, value in pairs}
+    return {name: value for name, value in environ.items() if name not in KEY_NAMES}
 
 
 def _keys(values: Mapping[str, str]) -> dict[str, str]:

@@ -30,6 +30,8 @@ NEW_ENV = """\
 # Show the state of the key with: flask secret-key status
 APP_ENV=development
 """
+PEM = "-----BEGIN"
+"""What begins a certificate, or a key of TLS or SSH (RFC 7468)."""
 _ACL = "system.posix_acl_access"
 _LARGEST, _PIPE_WAIT = 1 << 20, 2  # bytes, seconds
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -110,9 +112,13 @@ def read_text(path: str) -> str:
 def read_key_file(path: str) -> list[str]:
     """Return the lines of a key file: one key per line, newest first; any line ending, blank lines as "".
 
-    Raises FileError as `read_text` does, and for a comment, because the next change would lose it.
+    Raises FileError as `read_text` does, for a comment, because the next change would lose it, and for a certificate:
+    its lines look random and are public.
     """
     text = read_text(path).rstrip(" \t\r\n")
+    if PEM in text:
+        hint = "set SECRET_KEY_FILE to a file of its own for this app"
+        raise _refusal("read", path, "a certificate or a key of another program", hint)
     if not text:
         raise _refusal("read", path, "empty", "put the keys back, one per line, newest first")
     lines = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
@@ -318,22 +324,31 @@ def _read_pipe(pipe: int) -> bytes:
     return content
 
 
-def _is_shared(path: str) -> bool:
+def _is_shared(path: str, writable: int = _WRITABLE_BY_OTHERS) -> bool:
     """Whether other users can replace `path`; not on a read-only mount (Secrets of Kubernetes)."""
     folder = os.path.dirname(path) or "."
-    if sys.platform == "win32" or not os.stat(folder).st_mode & _WRITABLE_BY_OTHERS:
+    if sys.platform == "win32" or not os.stat(folder).st_mode & writable:
         return False
     return not os.statvfs(folder).f_flag & os.ST_RDONLY
 
 
 def _check_owner(path: str, found: os.stat_result) -> None:
     """Raise FileError for a file that another user could have put there. Root trusts the folder's owner."""
-    if sys.platform != "win32" and _is_shared(path):
-        me = os.geteuid() or os.stat(os.path.dirname(path) or ".").st_uid
-        if found.st_uid not in (0, me):
-            reason = "it belongs to another user, in a folder that other users can write to"
-            hint = "if you trust its contents, move it to a folder that only its owner can write to"
-            raise _refusal("use", path, reason, hint)
+    if sys.platform == "win32":
+        return
+    me, folder = os.geteuid(), os.path.dirname(path) or "."
+    if _is_shared(path) and found.st_uid not in (0, me or os.stat(folder).st_uid):
+        raise _untrusted(path, "it belongs to another user, in a folder that other users can write to")
+    folder = os.path.realpath(folder)
+    while folder != os.path.dirname(folder):  # in /tmp, everybody can make a folder with any name
+        if _is_shared(folder, stat.S_IWOTH) and os.stat(folder).st_uid not in (0, me):
+            raise _untrusted(path, f"{folder} belongs to another user, in a folder that all users can write to")
+        folder = os.path.dirname(folder)
+
+
+def _untrusted(path: str, reason: str) -> FileError:
+    hint = "if you trust its contents, move it to a folder that only its owner can write to"
+    return _refusal("use", path, reason, hint)
 
 
 def _mount_hint(found: os.stat_result) -> str:

@@ -76,7 +76,9 @@ sha(?:256|384|512)[-:~] AQ(?:IC|EC)AH AQAAANCMnd8 CiQA[\w+/=-]{90} Ag[AB][\w+/]{
 xprv\w{100} AAAAB3NzaC1 AAAAC3NzaC1 ssh-\w+AAAA IQoJb3JpZ2lu FwoGZXIvYXdz EJ\[1: SHA256:[\w+/]{43}$ MIIEpAIBAAK
 MIIBIjANBg MCowBQYDK2V MFkwEwYHK pk_(?:live|test)_ v[1-4]\.(?:local|public)\. sb_(?:secret|publishable)_
 vercel_blob_rw_ tskey-
-MII(?=[^a-z]*[a-z])\w[\w+/=-]{90} MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
+MII(?=[^a-z]*[a-z])\w(?:[\w+/=-]{90}|[\w+/](?:[DTjz](?:C[BC]|AN)|[AQgw]IBA)) MHcCAQEE MIGHAgEA MI(?:Gk|Hc)AgEBB
+M[A-Z].{2,12}(?:BgcqhkjOPQI|YHKoZIzj0C|ByqGSM49Ag)
+MC4CAQAw \w{14}\.atlasv1\. \$ANSIBLE_VAULT AKIA[A-Z0-9]{16} django-insecure-""",
     "is a password hash": r"""
 \$(?:2[abxy]?|[1567y]|argon2\w*|scrypt|pbkdf2[\w-]*|apr1)\$[\w./$,=+-]+$
 (?:pbkdf2|scrypt|argon2|bcrypt|sha\d+|md5)[\w:]*\$""",

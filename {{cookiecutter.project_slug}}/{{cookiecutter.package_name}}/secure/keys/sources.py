@@ -8,12 +8,14 @@ Running apps follow the two files without a restart.
 """
 
 import os
+import re
 from collections.abc import Mapping
 
 from . import files
 from .environment import FALLBACKS, KEY, KEY_FILE, Environment, edited_dotenv, read_dotenv
 from .files import FileError, is_absent
-from .key import Key
+from .key import InvalidKeyError, Key, validate_key
+from .key_format import FRAGMENT
 from .keyring import RETENTION, InvalidKeyringError, Keyring, validate_keyring
 from .text import message, parse_duration
 
@@ -83,6 +85,14 @@ class FileSource(_InFile):
         lines = enumerate(files.read_key_file(self.path), 1)
         return [(f"{self.path} line {number}", line) for number, line in lines if line]
 
+    def is_foreign(self) -> bool:
+        """Whether the file has a text in which nothing is a key: it belongs to something else."""
+        try:
+            text = files.read_text(self.path)
+        except FileError:
+            return False
+        return bool(text.strip()) and (files.PEM in text or not any(map(is_key, text.split())))
+
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """Return the file's text with `keys` as its keyring."""
         return "".join(f"{key.text}\n" for key in keys)
@@ -103,6 +113,9 @@ def find_source(environment: Environment) -> Source:
         if path[0] in "~$":
             reason = f"starts with {path[0]}, which is not expanded here"
             raise InvalidKeyringError([message(KEY_FILE, reason, "write the full path of the file")])
+        if not os.path.isabs(path) and is_key(path):
+            hint = f"unset {KEY_FILE}, and set {KEY} to the key"
+            raise InvalidKeyringError([message(KEY_FILE, "is a key, not the path of a file", hint)])
         for name in (KEY, FALLBACKS):
             if name in keys:
                 raise InvalidKeyringError([message(f"{KEY_FILE} and {name}", "both are set", "keep one of them")])
@@ -110,6 +123,15 @@ def find_source(environment: Environment) -> Source:
     if environment.dotenv is None or (keys and not environment.has_dotenv_keys):
         return EnvironSource(keys)
     return DotenvSource(os.fspath(environment.dotenv_path))
+
+
+def is_key(text: str) -> bool:
+    """Return whether `text` is or was a key: a generated one may be damaged."""
+    try:
+        validate_key(text, b"")
+    except InvalidKeyError:
+        return re.search(FRAGMENT, text) is not None
+    return True
 
 
 def identity(source: Source) -> tuple[int, ...]:

@@ -6,14 +6,19 @@ The form of every message is `what failed: reason`, then `hint:` and what fixes 
 import re
 from itertools import dropwhile, islice
 
+from .key_format import KEY_PATTERN
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 100 * 365 * UNITS["d"]
 
 
 def message(subject: str, reason: str, hint: str = "") -> str:
-    """Return the text of a problem; a `hint` is a command or an instruction and never loses anything."""
+    """Return the text of a problem; a `hint` is a command or an instruction and never loses anything.
+
+    A key that is there by mistake, as a file's name for example, is not shown.
+    """
     text = f"{subject}: {reason}"
-    return f"{text}\nhint: {hint}" if hint else text
+    return KEY_PATTERN.sub("***", f"{text}\nhint: {hint}" if hint else text)
 
 
 def parse_duration(text: str) -> int:

@@ -14,6 +14,8 @@ import time
 # The first hook has refused a name with any other sign than letters, digits, dots, dashes and underscores.
 SLUG, PACKAGE = "{{ cookiecutter.project_slug }}", "{{ cookiecutter.package_name }}"
 GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"}
+GIT_PATHSPECS = {f"GIT_{kind}_PATHSPECS" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")}
+WAIT = 10.0  # seconds for which a bake waits while another command changes the same `.env`
 
 
 def create_env(package: str) -> bool:
@@ -28,7 +30,7 @@ def create_env(package: str) -> bool:
     if os.path.isdir(path):
         raise failure(".env: a folder", "remove it, then run: flask secret-key init")
     try:
-        with files.locked(path):
+        with files.locked(path, WAIT):
             return files.create(path, files.first_env(time.time()))
     except files.FileError as error:
         sys.exit(f"ERROR: {error}")
@@ -40,17 +42,18 @@ def failure(problem: str, hint: str) -> SystemExit:
 
 
 def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run git on this folder, whatever repository the caller's environment points to."""
-    environment = {k: v for k, v in os.environ.items() if k not in GIT_PLACES} | {"LC_ALL": "C"}
+    """Run git on this folder, whatever repository and kind of pathspec the caller's environment asks for."""
+    left_out = GIT_PLACES | GIT_PATHSPECS
+    environment = {k: v for k, v in os.environ.items() if k not in left_out} | {"LC_ALL": "C"}
     command = ["git", *arguments]
     return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
 
 
-def keep_env_out_of_git() -> None:
-    """Create a repository, unless this is in one; fail if git would not ignore `.env`."""
+def keep_env_out_of_git() -> bool:
+    """Create a repository, unless this is in one; fail if git would not ignore `.env`. False if there is no git."""
     if not on_path("git"):
-        print("git is not installed. Run 'git init' later; .gitignore keeps .env out of git.")
-        return
+        show("git is not installed. Run 'git init' later; .gitignore keeps .env out of git.")
+        return False
     inside = git("rev-parse", "--is-inside-work-tree")
     if inside.returncode and "not a git repository" not in inside.stderr:
         raise failure(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
@@ -66,10 +69,13 @@ def keep_env_out_of_git() -> None:
         )
     if ignored.returncode:
         raise failure(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
+    return True
 
 
 def has_key() -> bool:
-    """Return whether `.env` names a key or a key file."""
+    """Return whether `.env` names a key or a key file; True for a named pipe, which may have no writer now."""
+    if not os.path.isfile(".env"):
+        return True
     with open(".env", encoding="utf-8", errors="replace") as file:
         return bool(re.search(r"^\s*(export\s+)?SECRET_KEY(_FILE)?\s*=\s*[^\s#]", file.read(), re.MULTILINE))
 
@@ -86,7 +92,16 @@ def first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-def next_steps(slug: str, created: bool) -> str:
+def show(text: str) -> None:
+    """Print a text. Nobody may be there to read it (`| head`, `>&-`): a project that is complete stays."""
+    try:
+        # a folder's name that the terminal cannot show must not end the bake either
+        print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding), flush=True)
+    except (AttributeError, OSError):
+        sys.stdout = None  # the exit would try to write it again
+
+
+def next_steps(slug: str, created: bool, has_git: bool) -> str:
     """Return what to type next."""
     folder = os.getcwd()
     if os.path.dirname(folder) == os.path.realpath(os.environ.get("PWD", "")):
@@ -98,7 +113,7 @@ def next_steps(slug: str, created: bool) -> str:
         python = "py" if os.name == "nt" else "python3"
         steps = [f"{python} -m venv .venv", activate, "pip install -e .", "flask run --debug"]
     lines = "".join(f"    {step}\n" for step in [f"cd {shlex.quote(folder)}", *steps])
-    key = "a new key in .env, which git ignores" if created else "its .env unchanged"
+    key = f"a new key in .env{', which git ignores' * has_git}" if created else "its .env unchanged"
     if not created and not has_key():
         key += ", which has no key. Create one: flask secret-key init"
     return f"{slug} is ready, with {key}.\n\n{lines}\nThen open http://127.0.0.1:5000/. README.md has the next steps."
@@ -106,7 +121,5 @@ def next_steps(slug: str, created: bool) -> str:
 
 if __name__ == "__main__":
     slug, package = sys.argv[1:] or (SLUG, PACKAGE)  # copier gives them as arguments
-    keep_env_out_of_git()
-    steps = next_steps(slug, create_env(package))
-    # a folder's name that the terminal cannot show must not end the bake
-    print(steps.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
+    has_git = keep_env_out_of_git()
+    show(next_steps(slug, create_env(package), has_git))

@@ -30,6 +30,11 @@ DEPENDENCIES = {
     "attr", "attrs", "pluggy", "iniconfig", "pygments", "sortedcontainers", "pathspec", "mypyc",
     "typing_extensions", "mypy_extensions", "colorama", "py", "librt", "ast_serialize",
     "python_json_logger", "pythonjsonlogger", "pycparser", "async_timeout",
+    # of the recipes in docs/building.md
+    "flask_sqlalchemy", "sqlalchemy", "flask_migrate", "alembic", "mako", "psycopg", "flask_login", "authlib",
+    "requests", "flask_limiter", "limits", "flask_caching", "cachelib", "sentry_sdk", "prometheus_flask_exporter",
+    "prometheus_client", "opentelemetry", "opentelemetry_sdk", "opentelemetry_instrumentation_flask",
+    "opentelemetry_exporter_otlp_proto_http", "flask_debugtoolbar", "flask_admin", "flask_security",
 }  # fmt: skip
 OF_SOME_PYTHONS = {
     "aifc", "annotationlib", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "compression", "crypt",
@@ -39,6 +44,8 @@ OF_SOME_PYTHONS = {
 }  # fmt: skip
 """Standard modules that not every Python from 3.11 on has: the tool's own Python makes no difference."""
 TAKEN = DEPENDENCIES | PROJECT_FOLDERS | PROJECT_MODULES | sys.stdlib_module_names | OF_SOME_PYTHONS
+UNSEEN_LETTERS = "[\u00a0\u2000-\u200a\u200c\u200d\u202f\u205f\u3000]"
+"""Spaces of other scripts, and what joins or parts letters: names of people and French sentences have them."""
 KEYWORDS = {word.lower() for word in (*keyword.kwlist, *keyword.softkwlist)} | {"lazy", "type"}
 """Python's keywords in lowercase, with those of later versions."""
 
@@ -47,14 +54,16 @@ def problem(answers: dict[str, str]) -> str | None:
     """Return what is wrong with the answers and what to type instead, or None."""
     if answers.get("__markdown_name", "").startswith("{"):  # unrendered
         return "cookiecutter: this version is too old\nhint: uv tool run cookiecutter"
+    answers = {name: str(answer) for name, answer in answers.items()}  # a replay file may have a number
     for name, longest in LONGEST.items():
         answer = answers[name]
         if not answer.strip():
-            return f"{name}: empty\nhint: type a name, for example {example(name)}"
+            return f"{name}: empty\nhint: type something, for example {example(name)}"
         if len(answer) > longest:
             return f"{name}: {len(answer)} characters long\nhint: type at most {longest}"
-        if not answer.isprintable():
-            return f"{name}: contains a line break or an invisible character\nhint: type it on one line"
+        for sign in re.sub(UNSEEN_LETTERS, "", answer):
+            if not sign.isprintable():
+                return f"{name}: contains a line break or an invisible character\nhint: type it without {sign!r}"
         if answer != answer.strip():
             return f"{name}: begins or ends with a space\nhint: remove the space"
     return slug_problem(answers["project_slug"]) or package_problem(answers["package_name"])
@@ -62,15 +71,20 @@ def problem(answers: dict[str, str]) -> str | None:
 
 def example(name: str) -> str:
     """Return a valid answer, to show."""
-    return {"project_slug": "my-flask-app", "package_name": "my_flask_app"}.get(name, "My Flask App")
+    return {
+        "project_slug": "my-flask-app",
+        "package_name": "my_flask_app",
+        "description": "A Flask app.",
+        "author": "Ann Example",
+    }.get(name, "My Flask App")
 
 
 def slug_problem(slug: str) -> str | None:
-    """Return what is wrong with the name of a folder and distribution (PyPA name format), or None."""
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug) or ".." in slug:
+    """Return what is wrong with the name of a folder, distribution (PyPA) and container image (OCI), or None."""
+    if not re.fullmatch(r"[A-Za-z0-9]+((\.|_{1,2}|-+)[A-Za-z0-9]+)*", slug):
         return (
             f"project_slug {slug!r}: not a valid folder name\n"
-            "hint: use letters, digits, dots and dashes, with a letter or digit at both ends, like my-flask-app"
+            "hint: use letters and digits, with a dot or a dash between words, like my-flask-app"
         )
     if slug.lower().partition(".")[0] in WINDOWS_RESERVED:
         return f"project_slug {slug!r}: reserved on Windows\nhint: type another name, for example my-{slug}"

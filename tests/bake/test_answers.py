@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import shlex
 import string
 import tomllib
 from collections.abc import Callable
@@ -112,6 +114,21 @@ def test_names_of_distributions(shared: Bake) -> None:
     assert [name for name in names if not problem(answers(project_slug=name, package_name="app"))] == []
     modules = {name.replace("-", "_") for name in names}
     assert [name for name in modules if not problem(answers(package_name=name))] == []
+
+
+def test_names_of_recipes() -> None:
+    """No project has the name of a library that a recipe adds: `uv add` would refuse it."""
+    page = (PROJECT / "docs" / "building.md").read_text("utf-8")
+    names = {
+        re.split(r"[\[=<>]", name)[0] for line in re.findall("^uv add (.*)", page, re.M) for name in shlex.split(line)
+    }
+    assert len(names) > 10
+    assert [name for name in names if not problem(answers(project_slug=name, package_name="app"))] == []
+
+
+def test_number_as_an_answer() -> None:
+    """A replay file may have one."""
+    assert problem({**answers(), "author": 7}) is None  # type: ignore[dict-item]
 
 
 def test_names_in_the_second_hook() -> None:

@@ -275,7 +275,7 @@ def test_next_steps_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
         patch.setenv("PATH", str(tmp_path))
-        text = post_gen_project.next_steps("my-flask-app", created=True)
+        text = post_gen_project.next_steps("my-flask-app", created=True, has_git=True)
     assert f"\n{steps}\n" in text
 
 

@@ -151,6 +151,24 @@ def test_second_bake_without_key(bake: Callable[..., Bake]) -> None:
     assert env.read_text() == "A=1\nSECRET_KEY=\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no named pipes")
+def test_pipe_named_env(bake: Callable[..., Bake]) -> None:
+    """A password manager's pipe has no writer now: the bake does not wait for one."""
+    env = bake().path / ".env"
+    env.unlink()
+    os.mkfifo(env, 0o600)
+    again = bake("-f", under=("timeout", "20"))
+    assert "with its .env unchanged.\n" in again.result.stdout
+
+
+@pytest.mark.parametrize("redirection", ["| true", ">&-", "> /dev/full"])
+def test_output_that_nobody_reads(redirection: str, bake: Callable[..., Bake]) -> None:
+    """A project that is complete stays: cookiecutter would delete it after a failure of the hook."""
+    project = bake(under=("sh", "-c", f'"$@" {redirection}', "sh"))
+    assert project.result.stderr == ""
+    assert KEY_PATTERN.fullmatch(project.env_file()["SECRET_KEY"])
+
+
 def test_folder_named_env(bake: Callable[..., Bake]) -> None:
     """The bake is refused."""
     env = bake().path / ".env"
@@ -248,6 +266,12 @@ def test_git_variables(tmp_path: Path, environment: dict[str, str], bake_into: C
     assert sorted(path for path in other.rglob("*")) == before
 
 
+@pytest.mark.parametrize("kind", ["LITERAL", "GLOB", "NOGLOB", "ICASE"])
+def test_git_pathspecs(kind: str, bake: Callable[..., Bake]) -> None:
+    """A setting for git's arguments, which `git check-ignore` may refuse, is no reason to fail."""
+    assert "which git ignores" in bake(under=("env", f"GIT_{kind}_PATHSPECS=1")).result.stdout
+
+
 def test_git_failure(tmp_path: Path, environment: dict[str, str], bake: Callable[..., Bake]) -> None:
     """If git cannot tell whether it ignores `.env`, the bake fails."""
     repository(tmp_path, environment)
@@ -265,6 +289,7 @@ def test_without_git(tmp_path: Path, bake: Callable[..., Bake]) -> None:
     assert KEY_PATTERN.fullmatch(project.env_file()["SECRET_KEY"])
     assert not (project.path / ".git").exists()
     assert "git is not installed. Run 'git init' later; .gitignore keeps .env out of git." in project.result.stdout
+    assert "is ready, with a new key in .env.\n" in project.result.stdout
     git(project, "init", "--quiet")
     assert git(project, "check-ignore", ".env") == ".env\n"
 

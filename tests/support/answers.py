@@ -2,11 +2,15 @@
 
 # Refused. Each row: a prompt, what is typed there, and what the message says of it.
 REFUSED = [
-    ("project_name", "", "project_name: empty\nhint: type a name, for example My Flask App"),
+    ("project_name", "", "project_name: empty\nhint: type something, for example My Flask App"),
     ("project_name", "   ", "project_name: empty"),
     ("project_name", " My App", "project_name: begins or ends with a space\nhint: remove the space"),
     ("project_name", "My\nApp", "project_name: contains a line break or an invisible character"),
-    ("project_name", "My \u202eApp", "project_name: contains a line break or an invisible character"),
+    (
+        "project_name",
+        "My \u202eApp",
+        "project_name: contains a line break or an invisible character\nhint: type it without '\\u202e'",
+    ),
     ("project_name", "x" * 10_000, "project_name: 10000 characters long\nhint: type at most 100"),
     ("project_name", "Calendar", "package_name 'calendar': would hide another module"),
     (
@@ -17,8 +21,13 @@ REFUSED = [
     ("description", "x" * 10_000, "description: 10000 characters long\nhint: type at most 400"),
     ("description", "One line\r\nand another", "description: contains a line break"),
     ("author", "\x1b[31mred", "author: contains a line break or an invisible character"),
-    ("project_slug", "my app", "not a valid folder name\nhint: use letters, digits, dots and dashes"),
+    ("project_slug", "my app", "not a valid folder name\nhint: use letters and digits, with a dot or a dash"),
     ("project_slug", "a..b", "not a valid folder name"),
+    ("project_slug", "a._b", "not a valid folder name"),
+    ("project_slug", "a-_b", "not a valid folder name"),
+    ("project_slug", "a___b", "not a valid folder name"),
+    ("project_slug", "Flask-Login", "the name of a library that the project uses"),
+    ("description", "   ", "description: empty\nhint: type something, for example A Flask app."),
     ("project_slug", ".hidden", "not a valid folder name"),
     ("project_slug", "-rf", "not a valid folder name"),
     ("project_slug", "app.", "not a valid folder name"),
@@ -70,6 +79,8 @@ HOSTILE = [
     "[tool.x] a = 1 # comment",
     "café 🚀 日本語 ŻÓŁĆ ﬁ",
     "שלום עולם مرحبا",
+    "«\u00a0Une\u202fphrase\u00a0» 山田\u3000太郎",
+    "क्\u200dष نی\u200cمکت 👩\u200d🍳",
     "x" * 100,
     "é" * 100,
 ]

@@ -20,13 +20,13 @@ ENVIRON = {
 
 
 @pytest.fixture
-def make_app(tmp_path: Path) -> Callable[..., Flask]:
+def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Flask]:
     """A function that creates an app with other settings: `make_app(APP_ENV="production")`."""
+    # No test writes where the app keeps its files.
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda _: str(tmp_path / "instance"))
 
     def make(**environ: str) -> Flask:
-        app = create_app(Settings.load({**ENVIRON, **environ}, root=tmp_path))
-        app.instance_path = str(tmp_path / "instance")  # no test writes where the app keeps its files
-        return app
+        return create_app(Settings.load({**ENVIRON, **environ}, root=tmp_path))
 
     return make
 

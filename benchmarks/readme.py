@@ -19,7 +19,7 @@ ROWS = {
     ("bake", "flask-secure-start"): ("A bake", "a template of one file, no hook"),
     ("in process, /count", "baked"): ("A request that changes its session, with its line in the log", BARE),
     ("in process, /count", "baked, no log line"): ("The same without the line", BARE),
-    ("in process, /plain", "baked, no log line"): ("A page without a session, without the line", BARE),
+    ("in process, /plain", "baked, no log line"): ("A page without a session, without its log line", BARE),
     ("gunicorn, /count", "baked"): ("A request under gunicorn, with its line", BARE_LOGS),
     ("start", "baked"): ("A start of the app", BARE),
     ("worker memory", "baked"): ("Memory of a worker", BARE),

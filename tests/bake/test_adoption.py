@@ -169,8 +169,10 @@ def test_whole_of_secure(shop: Shop) -> None:
         assert server.get(**{own: answer.cookies[own]}).body == "3\n"
     shop.type("uv build --quiet --wheel --out-dir dist")
     files = shop.type("python -m zipfile --list dist/*.whl").stdout
-    for name in ("keys/leaked.bin", "status/templates/secure/status.html"):
+    for name in ("keys/leaked.bin", "status/templates/secure/status.html", "release.sha256", "README.md"):
         assert f"shop/secure/{name}" in files
+    found = json.loads(shop.type("flask --app shop.app secure-audit --json", check=False).stdout)["found"]
+    assert [name for name in found if name.startswith("secure/")] == []
 
 
 def signed_by(key: str, cookie: str) -> bool:

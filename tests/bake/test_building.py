@@ -35,8 +35,8 @@ from once import made_once
 from playwright.sync_api import Browser, Page, Request, Route, expect
 from postgres_server import is_installed, postgres
 from readme import OF_PROJECT, blocks
+from recipes import PACKAGE, apply, recipes, with_needs
 from recipes import PAGE as BUILDING
-from recipes import apply, recipes, with_needs
 from running import APPS
 from secure.keys.key import generate_key
 from secure.keys.key_format import generate_text
@@ -48,7 +48,7 @@ PAGE = recipes()
 TEXT = BUILDING.read_text("utf-8")
 CHECKS = next(block for block in blocks(OF_PROJECT) if any("pytest" in command for command in block))
 SIGN_INS = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "flask-security"]
-SMALL = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "rate-limits"]
+SMALL = ["sign-in-with-flask-login", "sign-in-with-oauth-or-openid-connect", "rate-limits", "logging"]
 PASSWORD = "a long enough password"
 KINDS = ["flask run", "gunicorn"]
 MB = 1 << 20
@@ -133,6 +133,7 @@ class Site:
     kind: str
     variables: Mapping[str, str]
     services: Services
+    log: Path
     port: int = 0
 
     @property
@@ -248,10 +249,10 @@ def served(
         lines = {"APP_ENV": "development", **settings}
         (bake.path / ".env").write_text("".join(f"{name}={text}\n" for name, text in lines.items()))
         command = (bake.program("flask"), "run", "--debug", "--no-reload", "--port", "PORT")
-    site = Site(bake, kind, process, services)
+    site = Site(bake, kind, process, services, folder / "log")
     prepare(site)
     environment = {**bake.environment, **process}
-    with serving(*command, folder=bake.path, log=folder / "log", environment=environment) as server:
+    with serving(*command, folder=bake.path, log=site.log, environment=environment) as server:
         site.port = server.port
         yield site
 
@@ -380,6 +381,44 @@ def test_alone_is_real(alone: dict[str, Bake]) -> None:
     assert "No module named" in result(alone[CONTROL])[1]
 
 
+def test_another_name(project: Bake, bake_into: Callable[..., Bake], tmp_path: Path) -> None:
+    """The page says where to write the name of the package; in a project with another name, the recipes work."""
+    for section in re.split("^## ", TEXT, flags=re.MULTILINE):
+        before, _, rest = section.partition(PACKAGE)
+        assert not rest or re.search(r"write the name of your package in place of\s+`$", before)
+    shop = bake_into(tmp_path, project_name="Shop")
+    shop = replace(shop, environment={**project.environment, "PYTHONPATH": str(shop.path)})
+    for recipe in with_needs("a-test-as-another-user"):
+        apply(recipe, shop)
+    shop.run(project.program("python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+
+SILENCED = """
+import logging
+
+from flask_migrate import upgrade
+from my_flask_app.app import create_app
+
+with create_app().app_context():
+    upgrade()
+print(logging.getLogger("my_flask_app.secure.logging").disabled)
+"""
+
+
+def test_migrations_in_code(project: Bake, tmp_path: Path) -> None:
+    """`upgrade` turns the log off, and the edit of the page keeps it."""
+    copy = pasted(project, tmp_path, "a-database")
+    command = next(command for command in PAGE["a-database"].commands if command[-2:] == ["db", "init"])
+    copy = replace(copy, environment={**copy.environment, "SECRET_KEY": generate_key(0).text})
+    copy.flask(*command[3:])
+    file = copy.path / "migrations" / "env.py"
+    old, new = re.findall(r"`(fileConfig\(.*?\))`", TEXT)
+    assert file.read_text("utf-8").count(old) == 1
+    for expected in ("True", "False"):
+        assert copy.run(copy.program("python"), "-c", SILENCED).stdout.strip() == expected
+        file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+
+
 def result(project: Bake) -> tuple[str, str]:
     status = (project.path / "result").read_text()
     return status, "" if status == "0" else (project.path / "output").read_text("utf-8")
@@ -426,9 +465,90 @@ def test_sign_in(site: Site) -> None:
     visitor = signed_in(site)
     assert "Signed in as ann@example.org" in visitor.get("/account").text
     assert visitor.post("/sign-out", "/account").status == 303
-    assert visitor.get("/account").headers["Location"] == "/sign-in"
+    assert visitor.get("/account").headers["Location"] == "/sign-in?next=/account"
     for email, password in (("ann@example.org", "wrong"), ("bob@example.org", PASSWORD)):
         assert visitor.post("/sign-in", email=email, password=password).status == 422
+
+
+@pytest.mark.parametrize(
+    ("page", "then"),
+    [
+        ("/blog/hello?a=b%26c", "/blog/hello?a=b%26c"),
+        ("/blog/é", "/blog/%C3%A9"),
+        ("", "/account"),
+        ("blog", "/account"),
+        ("//example.org", "/account"),
+        ("///example.org", "/account"),
+        ("/\\example.org", "/account"),
+        ("/\t/example.org", "/account"),
+        ("/\r\n/example.org", "/account"),
+        ("https://example.org/", "/account"),
+    ],
+)
+def test_next_page(site: Site, page: str, then: str) -> None:
+    """After a sign-in, the visitor comes back, but to no other site."""
+    path = f"/sign-in?{urlencode({'next': page})}"
+    answer = site.visitor().post(path, email="ann@example.org", password=PASSWORD)
+    assert (answer.status, answer.headers["Location"]) == (303, then)
+
+
+WITHOUT_PASSWORD = """
+from my_flask_app.app import create_app
+from my_flask_app.models import User, db
+
+with create_app().app_context():
+    if not db.session.scalar(db.select(User).where(User.email == "none@example.org")):
+        db.session.add(User(email="none@example.org"))
+        db.session.commit()
+"""
+
+
+def check_times(site: Site, page: str) -> None:
+    """Compare the times of wrong sign-ins; a user without a password cannot sign in."""
+    site.run("python", "-c", WITHOUT_PASSWORD)
+    visitor, times = site.visitor(), dict[str, list[float]]()
+    token = visitor.token(page)
+    for _ in range(8):  # the first ones create the hash, in each worker
+        for email in ("ann@example.org", "none@example.org", "bob@example.org"):
+            for password in ("wrong", ""):
+                body = urlencode({"csrf_token": token, "email": email, "password": password})
+                began = time.perf_counter()
+                answer = visitor.ask("POST", page, body, Content_Type="application/x-www-form-urlencoded")
+                times.setdefault(email, []).append(time.perf_counter() - began)
+                assert answer.status == 422
+    fastest = [min(each) for each in times.values()]
+    assert max(fastest) < 3 * min(fastest), times
+
+
+def test_time_of_a_sign_in(site: Site) -> None:
+    check_times(site, "/sign-in")
+
+
+RESET = """
+from my_flask_app.account import reset_token
+from my_flask_app.app import create_app
+from my_flask_app.models import User, db
+
+with create_app().app_context():
+    db.session.add(user := User(email={email!r}))
+    db.session.commit()
+    print(reset_token(user))
+"""
+
+
+def test_reset(site: Site) -> None:
+    """A link sets a password once, and ends the sessions of the user."""
+    email = f"{secrets.token_hex(4)}@example.org"
+    page = f"/reset?token={site.run('python', '-c', RESET.format(email=email)).stdout.strip()}"
+    visitor = site.visitor()
+    assert visitor.post(page, password="short").status == 422
+    assert visitor.post("/sign-in", email=email, password="short").status == 422
+    assert visitor.post(page, password=PASSWORD).headers["Location"] == "/sign-in"
+    assert visitor.post("/sign-in", email=email, password=PASSWORD).status == 303
+    used = visitor.get(page)
+    assert (used.status, "This link has been used." in used.text) == (400, True)
+    assert visitor.get("/reset?token=x").status == 400
+    assert visitor.get("/reset").status == 400
 
 
 def test_sign_out_everywhere(site: Site) -> None:
@@ -463,7 +583,10 @@ def test_api(site: Site) -> None:
     for answer in (refused, visitor.ask("OPTIONS", "/api/items", Origin="https://app.example.org")):
         assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.org"
     assert answer.status == 200
-    assert visitor.get("/api/none", Accept="application/json").headers["Content-Type"] == "application/problem+json"
+    for method, path, status in (("GET", "/api/none", 404), ("PUT", "/api/items", 405)):
+        for accepted, sent in (("application/json", "application/problem+json"), ("*/*", "text/html; charset=utf-8")):
+            answer = visitor.ask(method, path, Accept=accepted)
+            assert (answer.status, answer.headers["Content-Type"]) == (status, sent)
 
 
 def test_scripts(site: Site) -> None:
@@ -706,10 +829,25 @@ def test_oauth(other_site: Site, mode: str) -> None:
     assert visitor.get(f"/oauth/callback?{sent}").status == 401
 
 
+def test_time_of_a_login(other_site: Site) -> None:
+    check_times(other_site, "/login")
+
+
+def test_logging(other_site: Site) -> None:
+    """The format of the recipe has the ID of the request."""
+    number = other_site.visitor().get("/login").headers["X-Request-ID"]
+    [line] = [line for line in other_site.log.read_text().splitlines() if number in line]
+    assert re.fullmatch(rf"[\d-]+ [\d:,]+ INFO my_flask_app\.secure\.logging GET /login 200 .* \[{number}\]", line)
+
+
 def test_rate_limit(other_site: Site) -> None:
-    statuses = [other_site.visitor().get("/").status for _ in range(101)]
-    assert statuses[0] == 200
-    assert statuses[-1] == 429
+    """A page has a limit, and says when to try again; a probe has none."""
+    answers = [other_site.visitor().get("/") for _ in range(101)]
+    assert answers[0].status == 200
+    assert answers[-1].status == 429
+    assert int(answers[-1].headers["Retry-After"]) <= 60
+    for probe in ("/healthz", "/readyz"):
+        assert {other_site.visitor().get(probe).status for _ in range(101)} == {200}
 
 
 def test_flask_security(security_site: Site) -> None:

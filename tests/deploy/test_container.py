@@ -36,6 +36,7 @@ KEYRING = "--env=SECRET_KEY_FILE=/keys/keyring"
 HARDENED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=384m")
 REQUESTS = 4
 ROWS = "import sqlite3; print(sqlite3.connect('{}').execute('SELECT count(*) FROM user').fetchone()[0])"
+ENVIRONMENT = "import os; print(os.environ['TRUSTED_PROXIES'], os.path.exists('.env'))"
 DELAY = "6s"
 """When a new key starts to sign: later than the app looks at the file."""
 
@@ -97,6 +98,20 @@ def test_who_writes_the_keyring(project: Bake) -> None:
     for name, service in services(project).items():
         assert (service.get("network_mode") == "none") is (name in ("first-key", "rotate")), name
         assert "SECRET_KEY" not in service.get("environment", {})
+
+
+@pytest.mark.parametrize("slug", ["MyApp", "0day.App-x"])
+def test_name_of_the_image(bake_into: Callable[..., Bake], tmp_path: Path, slug: str) -> None:
+    """A name of an image has no capital letter (https://pkg.go.dev/github.com/distribution/reference)."""
+    bake = bake_into(tmp_path, project_slug=slug)
+    images = {service["image"] for name, service in services(bake).items() if name != "store"}
+    assert images == {slug.lower()}
+
+
+def test_health(project: Bake) -> None:
+    """Only the app is asked for its health, as only it serves requests."""
+    checks = {name: service.get("healthcheck") for name, service in services(project).items() if name != "store"}
+    assert checks == {"app": None, "first-key": {"disable": True}, "rotate": {"disable": True}}
 
 
 def test_full_store(project: Bake) -> None:
@@ -260,10 +275,11 @@ def test_compose(with_database: Bake, engine: Engine, image: str, tmp_path: Path
         return [row["state"] for row in json.loads(shown)["keys"]]
 
     rows = ("show the keys", "rotate now", "after a leak", "your host name")
-    [show], [rotate], [revoke], [with_host] = (cell("Docker Compose", label) for label in rows)
+    [show], [rotate], [revoke], with_host = (cell("Docker Compose", label) for label in rows)
     browser = Browser(port)
     try:
         assert sh(block("compose: start")).stdout.endswith("ok\n")
+        assert [has_check(engine, name) for name in ("app", "rotate")] == [True, False]
         browser.count()
         browser.add()
         assert browser.count() == 1
@@ -291,9 +307,10 @@ def test_compose(with_database: Bake, engine: Engine, image: str, tmp_path: Path
 
         sh(revoke)
         wait_until(lambda: browser.count() == 0, "the end of the old session")
-        sh(with_host)
-        wait_until(lambda: status(port, "app.example.org") == 200, "the page")
-        assert status(port, "localhost") == 400
+        sh(" && ".join(with_host))
+        sh(block("compose: deploy"))  # keeps the host name
+        wait_until(lambda: [status(port, host) for host in ("app.example.org", "localhost")] == [200, 400], "the host")
+        assert engine.run("exec", "my-flask-app_app_1", "python", "-c", ENVIRONMENT).stdout == "1 False\n"
     finally:
         sh("docker compose down --volumes")
 
@@ -339,6 +356,12 @@ def test_pod(engine: Engine, image: str, tmp_path: Path) -> None:
     finally:
         engine.run("kube", "down", str(tmp_path / "pod.yaml"), check=False)
         engine.run("secret", "rm", "settings", "secret-key", check=False)
+
+
+def has_check(engine: Engine, service: str) -> bool:
+    """Whether the engine asks a service for its health."""
+    shown = engine.run("inspect", "--format={{.Config.Healthcheck}}", f"my-flask-app_{service}_1").stdout
+    return not shown.startswith(("<nil>", "{[NONE]"))
 
 
 def status(port: int, host: str) -> int:

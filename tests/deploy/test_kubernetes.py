@@ -216,7 +216,7 @@ def pasted(name: str, folder: Path, docker: str) -> Result:
         (folder / program).chmod(0o755)
     (folder / "deploy").mkdir(exist_ok=True)
     shutil.copy(FILE, folder / "deploy")
-    environment = {"PATH": f"{folder}:/usr/bin:/bin", "IMAGE": "registry.example/app:2"}
+    environment = {"PATH": f"{folder}:/usr/bin:/bin"}  # each block sets its own variables
     return run("sh", "-uc", block(f"kubernetes: {name}"), cwd=folder, environment=environment, check=False)
 
 

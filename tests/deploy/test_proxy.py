@@ -179,8 +179,11 @@ def test_recipe(start: Callable[..., Server], tmp_path: Path, name: str) -> None
     server = start()
     with proxying(tmp_path / name, behind(server, recipe(name)), name) as proxy:
         assert proxy.ask("GET", "/count")[2]["Seen"] == "https 127.0.0.1"
-        forged = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "http"}
-        assert proxy.ask("GET", "/count", **forged)[2]["Seen"] == "https 127.0.0.1"
+        forged = {"X_Forwarded_For": "192.0.2.7", "X_Forwarded_Proto": "http", "X_Request_ID": "0123456789abcdef"}
+        answer = proxy.ask("GET", "/count", **forged)[2]
+        assert answer["Seen"] == "https 127.0.0.1"
+        [number] = answer.get_all("X-Request-ID") or []
+        assert re.fullmatch("[0-9a-f-]{32,36}", number), "the proxy's: the app's own has 16 digits"
         assert proxy.add("/") == (303, "/")
         assert 'class="count">3<' in proxy.ask("GET", "/")[1]  # /count has counted as well
     assert '"WARNING"' not in server.log.read_text()

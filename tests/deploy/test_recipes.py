@@ -93,9 +93,11 @@ def test_security_module(shared: Bake, tmp_path: Path) -> None:
 )
 def test_credential_that_systemd_seals(shared: Bake, tmp_path: Path) -> None:
     opened = "systemd-creds decrypt --name=secret_key /etc/credstore.encrypted/$NAME.key"
-    first = block("systemd: seal").partition("NAME=my-flask-app\ncd /opt/$NAME\n")[2]
-    script = "\n".join([first, f"{opened} first", block("systemd: rotate sealed"), f"{opened} second"])
+    blocks = [block("systemd: seal"), f"{opened} first\n", block("systemd: rotate sealed"), f"{opened} second"]
+    script = "".join(blocks)
     for there, here in {
+        "NAME=my-flask-app\n": "",
+        "cd /opt/$NAME\n": "\n",
         "sudo ": "",
         "--with-key=tpm2": "--with-key=host",  # a key of its own, instead of the TPM's
         "/etc/credstore.encrypted": str(tmp_path),
@@ -125,7 +127,7 @@ def test_credential_that_systemd_seals(shared: Bake, tmp_path: Path) -> None:
 
     damaged = tmp_path / "damaged.key"
     damaged.write_bytes(sealed[:-9])
-    rotation = script[script.index("(\n") : script.rindex(")\n") + 2]
+    rotation = script[script.rindex("\n(\n") : script.rindex(")\n") + 2]
     assert sh(rotation, "damaged", check=False).returncode
     assert damaged.read_bytes() == sealed[:-9]
 

@@ -104,22 +104,22 @@ def members(group: str) -> set[str]:
 
 def as_root(lines: str) -> str:
     """Return lines of docs/deploy.md without sudo, which the machine does not have."""
-    return lines.replace("sudo -E ", "").replace("sudo ", "")
+    return lines.replace("sudo -E ", "").replace("sudo ", "").replace('"$(command -v uv)"', "uv")
 
 
 def documented(label: str, *more: str) -> str:
     """Return a command of the table in docs/deploy.md, after what its reader has set before."""
-    [environment] = cell("systemd", "environment of the commands")
+    first = "; ".join(cell("systemd", "first, in a new shell"))
     command = next(code for code in cell("systemd", label) if code.startswith("sudo ") and "…" not in code)
-    return f"NAME={NAME}; cd /opt/$NAME; {environment}; " + as_root(" ".join([command, *more]))
+    return f"{first}; " + as_root(" ".join([command, *more]))
 
 
 def install() -> tuple[str, str]:
     """The lines of docs/deploy.md: those that need a network, and those for the booted machine."""
     lines = as_root(block("systemd: install")).splitlines()
-    (sync,) = (line for line in lines if line.startswith("uv sync "))
-    assert lines[-1].startswith("curl ")  # visitors ask here
-    return sync, "\n".join(line for line in lines[:-1] if line != sync)
+    (sync,) = (line for line in lines if line.startswith("    uv sync "))
+    (ask,) = (line for line in lines if line.startswith("    curl "))  # visitors ask here
+    return sync.strip(), "\n".join(line for line in lines if line not in (sync, ask))
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +293,36 @@ def test_database(machine: Machine, installed: Path, with_database: Bake) -> Non
     assert machine.run(f'cd /var/lib/{NAME}; python3 -c "{count}"').stdout == "[(0,)]\n"
     [restart] = re.findall(r"^From now on, deploy new code with `(.*?)`", DEPLOY.read_text("utf-8"), re.MULTILINE)
     machine.run(f"NAME={NAME}; {as_root(restart)}; systemctl is-active {NAME}")
+
+
+def test_failed_step(tmp_path: Path) -> None:
+    """Without the project, the lines of the page install nothing."""
+    for program in ("sudo", "curl"):
+        (tmp_path / program).write_text(f"#!/bin/sh\necho {program} >> {tmp_path}/called\n")
+        (tmp_path / program).chmod(0o755)
+    for name in ("install", "seal", "rotate sealed"):
+        lines = block(f"systemd: {name}").replace("/opt/", f"{tmp_path}/")
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        assert subprocess.run(["sh", "-c", lines], env=environment, cwd=tmp_path, check=False).returncode, name
+    assert not (tmp_path / "called").exists()
+
+
+def test_another_port(machine: Machine, installed: Path) -> None:
+    """The lines of the page move the socket."""
+
+    def answers(port: int) -> bool:
+        ask = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/healthz', timeout=30)"
+        return not machine.run(f'python3 -c "{ask}"', check=False).returncode
+
+    assert answers(8000)
+    machine.run(as_root(block("systemd: port")))
+    try:
+        assert answers(8001)
+        assert not answers(8000)
+    finally:
+        shutil.rmtree(installed / f"etc/systemd/system/{NAME}.socket.d")
+        machine.run(f"systemctl daemon-reload; systemctl restart {NAME}.socket")
+    assert answers(8000)
 
 
 def states(machine: Machine) -> list[str]:

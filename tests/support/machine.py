@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -80,7 +81,8 @@ class Machine:
 @contextmanager
 def overlaid(below: Path, scratch: Path) -> Iterator[Path]:
     """A file system that starts with what is in `below` and changes nothing there."""
-    parts = [scratch / name for name in ("upper", "work", "root")]
+    scratch.mkdir(parents=True, exist_ok=True)
+    parts = [Path(tempfile.mkdtemp(dir=scratch)) / name for name in ("upper", "work", "root")]
     for part in parts:
         part.mkdir(parents=True)
     upper, work, root = parts

@@ -118,6 +118,7 @@ def test_looser(name: str, changes: dict[str, object]) -> None:
         {"config": {"PERMANENT_SESSION_LIFETIME": timedelta(days=7)}},
         {"config": {"SESSION_COOKIE_SAMESITE": "Strict"}, "csp": {"img-src": ["'self'"]}},
         {"APP_ENV": "development", "TRUSTED_HOSTS": ""},
+        {"TRUSTED_PREFIX": "/shop", "TRUSTED_PROXIES": "1"},
         {"csp": {"require-trusted-types-for": ["'script'"], "report-uri": ["/csp"], "upgrade-insecure-requests": []}},
         {"headers": {"x-frame-options": "DENY", "Strict-Transport-Security": "max-age=63072000"}},
     ],
@@ -182,7 +183,10 @@ def test_key_from_elsewhere(name: str, value: object) -> None:
     assert json.loads(result.stdout)["found"] == {f"app.config {name}": "not from the keyring"}
 
 
-@pytest.mark.parametrize(("options", "proxies"), [({"x_for": 1}, "0"), ({"x_for": 1}, "1"), ({"x_host": 1}, "2")])
+@pytest.mark.parametrize(
+    ("options", "proxies"),
+    [({"x_for": 1}, "0"), ({"x_for": 1}, "1"), ({"x_host": 1}, "2"), ({"x_for": 0, "x_host": 1}, "2")],
+)
 def test_another_proxy(options: dict[str, int], proxies: str) -> None:
     app = Flask("site", root_path=str(Path.cwd()))
     settings = load(**HOSTS, TRUSTED_PROXIES=proxies)
@@ -293,13 +297,15 @@ def test_links(folder: Path) -> None:
 
 
 def test_code_where_none_is_expected(folder: Path) -> None:
-    for name in ("__pycache__/more.py", f"keys/{RELEASE}"):
+    """Python also imports compiled code that has no source; its own is in `__pycache__` alone."""
+    for name in ("__pycache__/more.py", f"keys/{RELEASE}", "more.pyc"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
 
     assert released(folder)[1] == {
         "secure/__pycache__/more.py": "not in the release",
         f"secure/keys/{RELEASE}": "not in the release",
+        "secure/more.pyc": "not in the release",
     }
 
 

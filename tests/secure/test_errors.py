@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import secure
@@ -10,7 +10,8 @@ from apps import KEY, UNSAFE, make_app, post, token
 from flask import Blueprint, Response, abort, redirect, request
 from flask.testing import FlaskClient
 from secure.errors import ADVICE, FOR_PROGRAMS, FORM_ELSEWHERE, FORM_EXPIRED, NEEDS_HTTPS, PROBLEM
-from werkzeug.exceptions import NotFound
+from secure.sessions import SessionStoreUnavailableError
+from werkzeug.exceptions import HTTPException, NotFound
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["production", "development"])
 NAMED = {
@@ -77,6 +78,24 @@ def test_team_page_fails(page: str, caplog: pytest.LogCaptureFixture) -> None:
     assert (response.status_code, response.mimetype) == (404, "text/html")
     assert f"<p>{ADVICE[404]}</p>" in response.text
     assert "cannot render error.html" in [record.getMessage() for record in caplog.records]
+
+
+def test_team_page_without_the_session_store(caplog: pytest.LogCaptureFixture) -> None:
+    """The store logs that it does not answer: a page that asks it again needs no traceback."""
+
+    def ask() -> NoReturn:
+        raise SessionStoreUnavailableError
+
+    Path("templates").mkdir()
+    Path("templates/error.html").write_text("{{ ask() }}")
+    app = make_app()
+    app.jinja_env.globals["ask"] = ask
+
+    response = app.test_client().get("/fail/404")
+
+    assert (response.status_code, response.mimetype) == (404, "text/html")
+    assert f"<p>{ADVICE[404]}</p>" in response.text
+    assert "cannot render error.html" not in caplog.text
 
 
 @pytest.mark.parametrize("host", ["a..b", "...", "x" * 70 + ".org"])
@@ -169,6 +188,31 @@ def test_own_response() -> None:
         assert client.get("/carried", headers={"Accept": accept}).text == "my own"
         assert client.get("/folder", headers={"Accept": accept}).headers["Location"].endswith("/folder/")
         assert client.get("/gone", headers={"Accept": accept}).headers["Location"] == "/there"
+
+
+class SeeOther(HTTPException):
+    """A redirect of a team's own."""
+
+    code, description = 303, "It is elsewhere."
+
+    def get_headers(self, *arguments: Any) -> list[tuple[str, str]]:
+        """Return where it leads to."""
+        return [*super().get_headers(*arguments), ("Location", "/there")]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_own_redirect(accept: str) -> None:
+    """An exception whose status is no error keeps its page."""
+    app = make_app()
+
+    @app.get("/own")
+    def own() -> NoReturn:
+        raise SeeOther
+
+    answer = app.test_client().get("/own", headers={"Accept": accept})
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/there")
+    assert answer.text == SeeOther().get_body()
 
 
 def test_path_is_not_in_the_page() -> None:

@@ -201,6 +201,25 @@ def test_line_through_a_filter(printed: Printed) -> None:
     assert [json.loads(line)["path"] for line in printed()] == ["/count"]
 
 
+def test_line_through_a_level_of_the_handler(printed: Printed) -> None:
+    client, (handler,) = started(printed), logging.getLogger().handlers
+    handler.setLevel(logging.WARNING)
+
+    client.get("/count")
+
+    assert printed() == []
+
+
+def test_line_through_a_filter_of_the_handler(printed: Printed) -> None:
+    client, (handler,) = started(printed), logging.getLogger().handlers
+    handler.addFilter(lambda record: getattr(record, "path", "") != "/healthz")
+
+    client.get("/healthz")
+    client.get("/count")
+
+    assert [json.loads(line)["path"] for line in printed()] == ["/count"]
+
+
 def test_line_with_another_formatter(printed: Printed) -> None:
     client, (handler,) = started(printed), logging.getLogger().handlers
     handler.setFormatter(logging.Formatter("%(status)s %(path)s %(process)d %(threadName)s"))
@@ -359,6 +378,17 @@ def test_fields_that_exist(printed: Printed) -> None:
     assert (line["level"], line["logger"], line["message"]) == ("ERROR", "site", "hello")
     assert datetime.fromisoformat(line["time"])
     assert (line["extra_level"], line["extra_time"], line["extra_logger"], line["size"]) == ("gold", "noon", "me", 1)
+
+
+def test_fields_of_any_type(printed: Printed) -> None:
+    """What JSON does not have is written as text, and the stack is a field too."""
+    started(printed)
+
+    logging.getLogger("site").warning("paid", extra={"amount": 1j}, stack_info=True)
+
+    (line,) = map(json.loads, printed())
+    assert (line["message"], line["amount"]) == ("paid", "1j")
+    assert "test_fields_of_any_type" in line["stack_info"]
 
 
 def test_id_of_all_lines(printed: Printed) -> None:

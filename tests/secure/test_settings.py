@@ -417,6 +417,11 @@ def test_kinds(name: str, text: str, attribute: str, value: object) -> None:
     assert settings.flask_config()[name] == value
 
 
+@pytest.mark.parametrize("word", ["1", "true", "yes", "on", "0", "false", "no", "off", "TRUE", "Off"])
+def test_words(word: str) -> None:
+    assert loaded(SESSION_READ_SHA1=word).session_read_sha1 is (word.lower() in {"1", "true", "yes", "on"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
@@ -466,6 +471,27 @@ def test_masked() -> None:
     assert f"{app.config['DATABASE_URL']}" == SET["DATABASE_URL"]
     assert repr(settings.database_url) == "'***'"
     assert settings.tokens == ("hunter2", "hunter3")
+
+
+def test_masked_dotenv(tmp_path: Path) -> None:
+    """The settings keep all of `.env`, for the workers of a gunicorn master."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"APP_ENV=development\nSECRET_KEY={KEY}\nSMTP_PASSWORD=hunter2\n")
+    dotenv.chmod(0o600)
+    settings = Settings.load({}, tmp_path)
+
+    assert settings.dotenv
+    assert settings.dotenv["SMTP_PASSWORD"] == "hunter2"
+    assert "hunter2" not in repr(settings)
+    assert KEY not in repr(settings)
+
+
+def test_masked_session_store() -> None:
+    """Its address may have a password."""
+    settings = loaded(SESSION_STORE="encrypted")
+
+    assert repr(settings.session_store) == repr(loaded().session_store) == "'***'"
+    assert "encrypted" not in repr(settings)
 
 
 def test_masked_default() -> None:
@@ -534,6 +560,7 @@ def test_unsupported(line: str, error: str) -> None:
     ("name", "value"),
     [
         ("FORM_ACTION", "https://a; script-src *"),
+        ("FORM_ACTION", "https://a.example/;script-src"),
         ("FORM_ACTION", "https://a.example\nhttps://b.example"),
         ("FORM_ACTION", "https://a.example https://b.example"),
         ("FORM_ACTION", "https://\u65e5\u672c.example"),

@@ -409,6 +409,7 @@ def with_headers(
         ({"font-src": "https://a.example https://b.example"}, ["font-src 'self' https://a.example https://b.example"]),
         ({"default-src": ["https://a.example"]}, ["default-src 'self' https://a.example"]),
         ({"img-src": ["data:"], "default-src": ["https://a.example"]}, ["img-src 'self' https://a.example data:"]),
+        ({"child-src": ["data:"], "default-src": ["https://a.example"]}, ["child-src 'self' https://a.example data:"]),
         ({"frame-ancestors": ["https://partner.example"]}, ["frame-ancestors https://partner.example"]),
         ({"object-src": []}, ["object-src 'none'"]),
         ({"form-action": ["https://pay.example"]}, ["form-action 'self' https://pay.example"]),
@@ -607,6 +608,14 @@ def test_trusted_hosts(host: str, status: int) -> None:
     assert client.get("/seen", environ_overrides={"HTTP_HOST": host}).status_code == status
 
 
+@pytest.mark.parametrize("path", ["/no/such/page", "/folder"])
+def test_trusted_hosts_without_a_view(path: str) -> None:
+    """A page that does not exist is refused too, and a redirect, which repeats the host."""
+    client = make_app(TRUSTED_HOSTS="app.example").test_client()
+
+    assert client.get(path, base_url="https://evil.example").status_code == 400
+
+
 @pytest.mark.parametrize("host", ["10.0.0.7:8000", "[::1]:8000", "kubernetes.internal", "not a host", ""])
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_probe_by_address(host: str, path: str) -> None:
@@ -646,15 +655,27 @@ def test_warning_after_a_minute(caplog: Warnings, monkeypatch: pytest.MonkeyPatc
     assert counts == [1, 0, 1, 0, 1]
 
 
-def test_warning_of_a_long_host(caplog: Warnings) -> None:
+@pytest.mark.parametrize("host", ["x" * 9000, "evil\x85 \u2028" + "x" * 9000])
+def test_warning_of_a_long_host(host: str, caplog: Warnings) -> None:
     client = make_app(TRUSTED_HOSTS="app.example").test_client()
 
-    client.get("/seen", environ_overrides={"HTTP_HOST": "evil\x85 \u2028" + "x" * 9000})
+    client.get("/seen", environ_overrides={"HTTP_HOST": host})
 
     (warning,) = warnings(caplog)
     first, _ = warning.splitlines()
     assert first.isascii()
     assert len(warning) < 300
+
+
+def test_warning_of_an_odd_host(caplog: Warnings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Werkzeug before 3.1.7 returns any host as the client sent it; later versions return "" for this one."""
+    monkeypatch.setattr("flask.app.get_host", lambda environ, _: environ["HTTP_HOST"])
+    client = make_app(TRUSTED_HOSTS="app.example").test_client()
+
+    answer = client.get("/seen", environ_overrides={"HTTP_HOST": "evil\n x"})
+
+    assert answer.status_code == 400
+    assert warnings(caplog)[0].startswith("request refused: host evil%0A%20x is not in TRUSTED_HOSTS\n")
 
 
 @pytest.mark.parametrize(

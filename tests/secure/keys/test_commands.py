@@ -1,5 +1,6 @@
 """The commands: flask secret-key init, generate, status, rotate, cancel, revoke, scan."""
 
+import errno
 import json
 import os
 import re
@@ -761,6 +762,18 @@ def test_output_full(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(click.ClickException) as caught:
         commands.secret_key(["generate"], standalone_mode=False)
     assert caught.value.message == "cannot write the output: no space left on device"
+
+
+def test_output_closed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader of a pipe has ended, as `head` does: that is no error to show."""
+
+    def fail(_: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(click, "echo", fail)
+    result = project.run("generate")
+
+    assert (result.exit_code, result.output) == (1, "")
 
 
 # git

@@ -19,6 +19,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import dotenv
 import pytest
@@ -238,6 +239,39 @@ def test_full_disk(tmp_path: Path) -> None:
     assert told == f"cannot write {path}: file too large (file unchanged)"
     assert path.read_text() == "mine"
     assert names(tmp_path) == {".env"}
+
+
+@pytest.mark.parametrize("change", [create, replace])
+def test_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]) -> None:
+    """The new file has its whole text when the system is told to flush it; then the folder is flushed."""
+    path, sizes, fsync = tmp_path / "keyring", list[int](), os.fsync
+    if change is replace:
+        make_file(path)
+
+    def note(descriptor: int) -> None:
+        sizes.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    change(path)
+
+    assert len(sizes) == 2
+    assert sizes[0] == len(TEXT.encode())
+
+
+def test_planted_new_file(tmp_path: Path) -> None:
+    """Another user who can write to the folder makes the new file first: no key is written to it."""
+    path, planted = tmp_path / "keyring", tmp_path / "planted"
+    make_file(path)
+    planted.touch()
+
+    def change() -> None:
+        with files.locked(str(path)):
+            os.link(planted, f"{path}.fsk-tmp")
+            files.replace(str(path), TEXT)
+
+    assert refusal(change) == f"cannot write {path}: file exists (file unchanged)"
+    assert (path.read_text(), planted.read_text()) == ("mine", "")
 
 
 # Read access never grows
@@ -979,6 +1013,36 @@ def test_lock_on_a_full_disk(tmp_path: Path, answer: Answer) -> None:
         assert refusal(lambda: take(path)).startswith(f"cannot write {path}: {path}.lock.fsk-tmp is in use\n")
 
 
+def test_lock_is_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is still held then; afterwards its name could be that of the next holder's lock."""
+    fcntl = pytest.importorskip("fcntl")
+    path, lock, unlink, free = tmp_path / "keyring", tmp_path / "keyring.lock.fsk-tmp", os.unlink, list[bool]()
+
+    def note(name: str) -> None:
+        if name == str(lock):
+            with lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    free.append(True)
+                except BlockingIOError:
+                    free.append(False)
+        unlink(name)
+
+    monkeypatch.setattr(os, "unlink", note)
+    take(path)
+
+    assert free == [False]
+
+
+def test_link_in_the_place_of_the_lock(tmp_path: Path) -> None:
+    """Nothing is made where it leads to."""
+    path = tmp_path / "keyring"
+    Path(f"{path}.lock.fsk-tmp").symlink_to("elsewhere")
+
+    assert refusal(lambda: take(path)).startswith(f"cannot write {path}: ")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.slow
 def test_lock_of_another_process(tmp_path: Path) -> None:
     path = tmp_path / ".env"
@@ -1080,6 +1144,19 @@ def test_lock_file_of_another_user(folder: Path, user: int, owner: int) -> None:
     assert start == f"cannot write {path}: {lock} is in use"
     subprocess.run(shlex.split(command), check=True)
     take(path)
+
+
+@as_root
+def test_lock_of_another_user_in_a_sticky_folder(folder: Path) -> None:
+    """In a folder like /tmp, only its owner can remove it: no hint says to try."""
+    path, lock = folder / "keyring", folder / "keyring.lock.fsk-tmp"
+    folder.chmod(0o1777)
+    lock.touch(0o600)
+    os.chown(lock, READER, -1)
+
+    assert attempt(lambda: take(path), STRANGER) == (
+        f"cannot write {path}: {lock} is in use\nhint: move the file to a folder that only its owner can write to"
+    )
 
 
 @pytest.mark.slow
@@ -1545,6 +1622,19 @@ def test_key_file_of_another_user(
     if user == 0:
         assert "cannot use" in refusal(lambda: replace(path))
         assert path.read_text() == ONE
+
+
+@as_root
+def test_read_only_mount(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can have put a file there."""
+    path = folder / "keyring"
+    write(path, ONE)
+    os.chown(path, STRANGER, -1)
+    folder.chmod(0o777)
+    assert "belongs to another user" in refusal(lambda: files.read_key_file(str(path)))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+
+    assert files.read_key_file(str(path)) == [ONE]
 
 
 @pytest.mark.slow

@@ -649,6 +649,25 @@ def test_settings_before_the_first_request(app: Flask) -> None:
     assert get_watcher(app).current().signing == OLD
 
 
+def test_order_of_settings(watcher: KeyringWatcher) -> None:
+    """The signing key is set last: a thread between two settings sees every key that it needs."""
+    order: list[str] = []
+
+    class Noting(Config):
+        def __setitem__(self, name: str, value: object) -> None:
+            order.append(name)
+            super().__setitem__(name, value)
+
+    class Noted(Flask):
+        config_class = Noting
+
+    app = Noted("noted")
+    order.clear()
+    init_app(app, watcher)
+
+    assert order == ["SECRET_KEY_FALLBACKS", "WTF_CSRF_SECRET_KEY", "SECRET_KEY"]
+
+
 @pytest.mark.parametrize("dump", [repr, pformat, "{0}".format], ids=["repr", "pprint", "format"])
 def test_dump_of_settings(app: Flask, dump: Callable[[object], str]) -> None:
     assert OLD.text not in dump(app.config)

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import os
 import time
 import zlib
 from base64 import urlsafe_b64encode
@@ -122,6 +123,15 @@ def app_with_sha1() -> Flask:
 @pytest.mark.parametrize("key", [KEY, OLDER, FOREIGN])
 def test_each_key(app: Flask, key: str) -> None:
     assert counted(app, as_this_app(key)) == 1337
+
+
+def test_encrypted_cookie() -> None:
+    """By a second implementation: with another label or nonce, an update would log everyone out."""
+    aead = pytest.importorskip("cryptography.hazmat.primitives.ciphers.aead")
+    nonce, text = os.urandom(12), json.dumps([time.time(), payload()]).encode()
+    encrypted = nonce + aead.AESGCM(derived(KEY, "encrypted session")).encrypt(nonce, text, None)
+
+    assert counted(make_app(store="encrypted"), unsigned(encrypted)) == 1337
 
 
 GUESSES = {

@@ -151,6 +151,14 @@ def test_long_host(app: Flask, host: str) -> None:
     assert len(response.headers.getlist("Set-Cookie")) < 16
 
 
+def test_long_path(app: Flask) -> None:
+    """A short request gets no long answer."""
+    app.add_url_rule("/<path:all>", "all", view_func=lambda all: str(session.get("a")))  # noqa: A006
+    response = app.test_client(use_cookies=False).get("/" + "a/" * 1000, headers={"Cookie": "session=x"})
+
+    assert 0 < len(response.headers.getlist("Set-Cookie")) < 6
+
+
 def test_same_name(tmp_path: Path) -> None:
     """In development the cookie keeps its name: the new one replaces it."""
     site = Site("signed", tmp_path)

@@ -68,6 +68,15 @@ def test_signed_in_meanwhile(site: Site) -> None:
     assert client.get("/whoami").text == "ann"
 
 
+def test_without_rotation(site: Site) -> None:
+    """The cookie is not sent again: that would prolong it with each page."""
+    client = remembered(site.app)
+    for _ in range(2):
+        response = client.get("/whoami")
+        assert response.text == "ann"
+        assert not [line for line in response.headers.getlist("Set-Cookie") if line.startswith("remember_token=")]
+
+
 def test_sign_out(site: Site) -> None:
     client = remembered(site.app)
     rotate(site)

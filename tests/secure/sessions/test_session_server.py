@@ -15,7 +15,10 @@ import pytest
 from flask import Response, redirect, send_file, session
 from flask_wtf.csrf import generate_csrf
 from itsdangerous.encoding import base64_decode
+from redis import Redis, TimeoutError  # noqa: A004
+from redis.exceptions import ReadOnlyError, ResponseError
 from secure import sessions, web
+from secure.sessions import redis_store
 from secure.sessions.interface import PAUSE, SessionStoreUnavailableError
 from secure.store_address import problem_with
 from sites import ABSOLUTE, LIFETIME, NOW, Browser, RedisServer, Site, free_port, wait_until
@@ -27,6 +30,11 @@ from werkzeug.wrappers import Response as BaseResponse
 def on_server(tmp_path: Path, redis: RedisServer) -> Browser:
     """A browser of an app whose sessions are on a server."""
     return Browser(Site("redis", tmp_path, redis))
+
+
+def client_of(browser: Browser) -> Any:
+    """Return the connection of the browser's app to the server."""
+    return browser.app.session_interface.store._client  # type: ignore[attr-defined]
 
 
 def keys(redis: RedisServer, kind: str = "") -> list[bytes]:
@@ -156,6 +164,34 @@ def test_planted_session(
     assert on_server.record() == {"b": 2}
 
 
+@pytest.mark.parametrize(("started", "content"), [("x", {}), (NOW, 5), (NOW, ["_user"]), (NOW, None)])
+def test_planted_content(on_server: Browser, redis: RedisServer, started: object, content: object) -> None:
+    """The same if it has the user's generation, which somebody who can write there can read."""
+    on_server.sign_in("ann")
+    (key,), (generation,) = keys(redis, "session"), map(redis.client.get, keys(redis, "user"))
+    assert isinstance(generation, bytes)
+    redis.client.set(key, json.dumps([started, content, generation.decode()]))
+
+    assert (on_server.user(), on_server.record()) == (None, {})
+
+
+def test_transaction(on_server: Browser, redis: RedisServer) -> None:
+    """A session is written as a whole."""
+    on_server.sign_in("ann")
+    redis.client.config_resetstat()
+    on_server.put(a=1)
+
+    calls = redis.client.info("commandstats")
+    assert [calls[f"cmdstat_{name}"]["calls"] for name in ("multi", "set", "exec")] == [1, 1, 1]
+
+
+def test_error_in_a_transaction() -> None:
+    """A page is not sent as if its session was saved."""
+    assert not redis_store._succeeded([True, ResponseError("no such key"), None])
+    with pytest.raises(ResponseError):
+        redis_store._succeeded([ResponseError("WRONGTYPE"), True])
+
+
 # Visitors
 
 
@@ -175,6 +211,40 @@ def test_visitors_cost_nothing(on_server: Browser, redis: RedisServer) -> None:
 
 
 # A server that is gone
+
+
+def test_asked_once_while_down(on_server: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs keeps one request waiting, not each of them."""
+    monkeypatch.setattr(redis_store, "PAUSE", 60)
+    on_server.sign_in("ann")
+    asked: list[object] = []
+
+    def hang(keys: object) -> None:
+        asked.append(keys)
+        raise TimeoutError
+
+    monkeypatch.setattr(client_of(on_server), "mget", hang)
+    assert {on_server.ask(lambda: session.get("a")).status_code for _ in range(5)} == {503}
+
+    assert len(asked) == 2, "once, and once more on a new connection"
+
+
+def test_connections_of_other_threads(on_server: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover each request closes its own: another one may wait for its answer."""
+    on_server.sign_in("ann")
+    client, failures = client_of(on_server), iter([ReadOnlyError()])
+
+    def fail_once(keys: Any) -> Any:
+        for error in failures:
+            raise error
+        return Redis.mget(client, keys)
+
+    other = client.connection_pool.get_connection()
+    monkeypatch.setattr(client, "mget", fail_once)
+    assert on_server.user() == "ann"
+    assert next(failures, None) is None
+    assert other._sock
+    client.connection_pool.release(other)
 
 
 @pytest.mark.slow

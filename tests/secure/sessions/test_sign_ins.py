@@ -15,8 +15,10 @@ from flask.testing import FlaskClient
 from flask_security import RoleMixin, Security, UserMixin
 from flask_security.datastore import UserDatastore
 from flask_security.utils import login_user as security_login
+from flask_wtf.csrf import generate_csrf, validate_csrf
 from secure import sessions
-from sites import Browser, RedisServer, Site
+from sites import DAY, Browser, RedisServer, Site
+from wtforms import ValidationError
 
 SECURE = {
     "APP_ENV": "production",
@@ -133,6 +135,19 @@ def app(way: str, tmp_path: Path, redis: RedisServer) -> Flask:
         session["n"] = 1
         return ""
 
+    @app.route("/form")
+    def form() -> str:
+        if "user" in request.args:
+            sign_in(request.args["user"])
+        return str(generate_csrf())
+
+    @app.route("/is-valid")
+    def is_valid() -> str:
+        with suppress(ValidationError):
+            validate_csrf(request.args["token"])
+            return "yes"
+        return "no"
+
     return app
 
 
@@ -181,6 +196,29 @@ def test_planted_user_session(app: Flask) -> None:
     assert get(victim, "/whoami") == "ann"
     assert get(with_cookie(app, planted), "/whoami") == "None"
     assert get(attacker, "/whoami") == "None"
+
+
+def test_planted_csrf_token(app: Flask) -> None:
+    """Who planted a visitor's session knows its CSRF token: it ends at the sign-in."""
+    attacker = app.test_client()
+    known = get(attacker, "/form")
+    victim = with_cookie(app, cookie_of(attacker))
+    assert get(victim, f"/is-valid?token={known}") == "yes"
+    get(victim, "/sign-in?user=ann")
+
+    assert get(victim, f"/is-valid?token={known}") == "no"
+    shown = get(victim, "/form")
+    get(victim, "/put")
+    assert get(victim, f"/is-valid?token={shown}") == "yes"
+
+
+def test_form_in_the_answer_to_a_sign_in(app: Flask) -> None:
+    browser = app.test_client()
+    get(browser, "/form")
+    shown = get(browser, "/form?user=ann")
+
+    assert get(browser, "/whoami") == "ann"
+    assert get(browser, f"/is-valid?token={shown}") == "yes"
 
 
 def test_sign_out_with_flash(app: Flask) -> None:
@@ -242,6 +280,38 @@ def test_version_of_flask_login_users(store: str, tmp_path: Path, redis: RedisSe
         site.versions["ann"] += 1
         stolen.ask(lambda found=found: found.append(dict(session)))  # type: ignore[misc]
         assert not {"_user_id", "user_id"} & {*found[0]}
+
+
+@pytest.mark.parametrize("name", ["user_id", "_user_id", "_user"])
+def test_unknown_user(name: str, tmp_path: Path) -> None:
+    """A sign-in by hand of a user whom `load_session_version` does not know is no session."""
+    browser = Browser(Site("signed", tmp_path))
+    browser.put(**{name: "ghost", "a": 1})
+
+    assert browser.record() == {}
+
+
+def test_version_of_other_names(tmp_path: Path) -> None:
+    """`load_session_version` gets the ID of a user, not what else says that somebody is signed in."""
+    browser = Browser(Site("signed", tmp_path))
+    browser.put(logged_in=True)
+
+    assert browser.record() == {"logged_in": True}
+
+
+def test_absolute_timeout_with_flask_login(tmp_path: Path) -> None:
+    """A new sign-in restarts the limit; a change of a session that is still fresh does not."""
+    site = Site("signed", tmp_path)
+    with_flask_login(site.app)
+    browser = Browser(site)
+    browser.ask(lambda: flask_login.login_user(LoginUser("ann")))
+    for day in range(30):
+        site.pass_(DAY - 1)
+        browser.put(a=day)
+    assert browser.record() == {"a": 29}
+    site.pass_(31)
+
+    assert browser.record() == {}
 
 
 @pytest.mark.parametrize("store", ["signed", "encrypted", "redis"])

@@ -8,11 +8,15 @@ A team never edits this folder; an update of the template replaces it. Names are
 the hook that creates the first key imports `secure.keys` where Flask is not installed.
 """
 
-from collections.abc import Iterable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # as typing has it, whose import would take a tenth of the hook's time
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
     from flask import Flask
 
     from . import sessions as sessions
@@ -31,12 +35,12 @@ __all__ = ["Settings", "SettingsError", "csp_nonce", "csrf", "init_app", "json_e
 
 
 def init_app(
-    app: "Flask",
-    settings: "Settings",
+    app: Flask,
+    settings: Settings,
     *,
     csp: Mapping[str, Iterable[str]] | None = None,
     headers: Mapping[str, str | None] | None = None,
-    load_session_version: "LoadSessionVersion | None" = None,
+    load_session_version: LoadSessionVersion | None = None,
 ) -> None:
     """Protect `app` as `settings` say.
 

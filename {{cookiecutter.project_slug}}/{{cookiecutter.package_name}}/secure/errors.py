@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app, json, render_template, request
 from flask_wtf.csrf import CSRFError
 from jinja2 import TemplateNotFound
 from markupsafe import Markup
-from werkzeug.exceptions import BadHost, HTTPException
+from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response
 
 from .logging import printable, request_id, warn_once_a_minute
@@ -90,7 +90,8 @@ def _page(error: HTTPException, advice: str) -> str:
     try:
         return render_template("error.html", error=error, advice=advice, request_id=request_id())
     except Exception as failure:
-        if not (isinstance(failure, TemplateNotFound) and failure.name == "error.html"):
+        is_missing = isinstance(failure, TemplateNotFound) and failure.name == "error.html"
+        if not is_missing and not isinstance(failure, ServiceUnavailable):  # the session store has logged that
             _log.exception("cannot render error.html")
         return _BUILT_IN.format(name=error.name, advice=advice, request_id=request_id())
 

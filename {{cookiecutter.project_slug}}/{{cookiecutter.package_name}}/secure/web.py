@@ -131,7 +131,9 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
 
     @lru_cache(maxsize=64)
     def is_served(host: str) -> bool:
-        return host_is_trusted(host.lower(), hosts)
+        with suppress(ValueError):  # Werkzeug before 3.1.7 gives what the client sent
+            return host_is_trusted(host.lower(), hosts)
+        return False
 
     @app.before_request
     def check() -> None:

@@ -140,13 +140,7 @@ def locked(path: str, wait: float = 0) -> Iterator[None]:
     try:
         while sys.platform != "win32" and (lock := _try_lock(name)) is None:
             if time.monotonic() >= give_up:
-                reason, hint = f"{name} is in use", f"if no other command is running: rm -f {shlex.quote(name)}"
-                with suppress(OSError, ValueError), open(name, "rb", opener=_open_to_read) as file:
-                    process, owner = int(file.read(20)), os.fstat(file.fileno()).st_uid
-                    if process > 1 and owner in (0, os.geteuid()):  # another user could name any process
-                        reason = f"process {process} is changing it"
-                        hint = f"try again; if that process hangs: kill {process}"
-                raise _refusal("write", path, reason, hint)
+                raise _refusal("write", path, *_holder(name))
             time.sleep(0.05)
         with suppress(FileNotFoundError):  # left by a killed process: its lock is ours now
             os.unlink(path + TEMPORARY)
@@ -283,6 +277,23 @@ def _try_lock(name: str) -> int | None:
             return lock
     os.close(lock)
     return None
+
+
+def _holder(lock: str) -> tuple[str, str]:
+    """Return who holds a lock, and what to do about it."""
+    reason, hint = f"{lock} is in use", f"if no other command is running: rm -f {shlex.quote(lock)}"
+    if sys.platform != "win32":
+        me = os.geteuid()
+        with suppress(OSError, ValueError):
+            owner = os.lstat(lock).st_uid
+            sticky = os.stat(os.path.dirname(lock) or ".").st_mode & stat.S_ISVTX
+            if me and sticky and owner not in (0, me):  # as in /tmp: only they can remove it
+                return reason, "move the file to a folder that only its owner can write to"
+            with open(lock, "rb", opener=_open_to_read) as file:
+                process = int(file.read(20))
+            if process > 1 and owner in (0, me):  # another user could name any process
+                reason, hint = f"process {process} is changing it", f"try again; if that process hangs: kill {process}"
+    return reason, hint
 
 
 def _read(path: str, trusted: bool = False) -> bytes:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionInterface
 from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
@@ -259,6 +259,10 @@ class Sessions(SessionInterface):
         """Note whether a user signed in or out, with whatever code, or proved again who they are."""
         if user_of(app, content) != record.user:
             record.begins, record.user = True, self._note_version(app, content)
+            # Who planted the visitor's session knows its CSRF token. One that this response shows stays valid.
+            token = app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
+            if token not in g and content.get(token) == record.content.get(token):
+                content.pop(token, None)
         if content.get("_fresh") and not record.content.get("_fresh"):  # Flask-Login's mark of a new sign-in
             record.rotates = True
         if record.begins or record.rotates:

@@ -54,10 +54,7 @@ def keep_env_out_of_git() -> bool:
     if not on_path("git"):
         show("git is not installed. Run 'git init' later; .gitignore keeps .env out of git.")
         return False
-    inside = git("rev-parse", "--is-inside-work-tree")
-    if inside.returncode and "not a git repository" not in inside.stderr:
-        raise failure(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
-    if inside.stdout.strip() != "true":
+    if not is_in_work_tree():
         created = git("init", "--quiet")
         if created.returncode:
             raise failure(f"git init failed: {first_line(created.stderr)}", "git status")
@@ -70,6 +67,20 @@ def keep_env_out_of_git() -> bool:
     if ignored.returncode:
         raise failure(f"git cannot tell whether it ignores .env: {first_line(ignored.stderr)}", "git status")
     return True
+
+
+def is_in_work_tree() -> bool:
+    """Return whether a folder above is a work tree of git. The usual answer, no, needs no start of git."""
+    folder = os.getcwd()
+    while not os.path.lexists(os.path.join(folder, ".git")):
+        above = os.path.dirname(folder)
+        if above == folder:
+            return False
+        folder = above
+    inside = git("rev-parse", "--is-inside-work-tree")
+    if inside.returncode and "not a git repository" not in inside.stderr:
+        raise failure(f"git cannot tell whether it ignores .env: {first_line(inside.stderr)}", "git status")
+    return inside.stdout.strip() == "true"
 
 
 def has_key() -> bool:

@@ -33,7 +33,8 @@ needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="
 def units(shared: Bake, tmp_path: Path) -> Path:
     """The folder with the units, for a project where this one is."""
     for unit in (shared.path / "deploy" / "systemd").iterdir():
-        (tmp_path / unit.name).write_text(unit.read_text().replace(f"/opt/{shared.path.name}", str(shared.path)))
+        text = re.sub(f"/opt/(%N|{shared.path.name})", str(shared.path), unit.read_text())
+        (tmp_path / unit.name).write_text(text)
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def test_who_writes_the_keyring(units: Path) -> None:
     assert {"PrivateNetwork=yes", "RestrictAddressFamilies=none", f"StateDirectory={NAME}-keys"} <= set(
         rotate.splitlines()
     )
-    assert f"BindReadOnlyPaths=-/var/lib/private/{NAME}-keys:/run/{NAME}-keys" in app.splitlines()
+    assert "BindReadOnlyPaths=-/var/lib/private/%N-keys:/run/%N-keys" in app.splitlines()
     assert "StateDirectory" not in app
     assert not re.search(r"^(Set.*|Environment=)SECRET_KEY=", app + rotate, re.MULTILINE)
 

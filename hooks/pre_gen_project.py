@@ -57,7 +57,7 @@ def problem(answers: dict[str, str]) -> str | None:
     answers = {name: str(answer) for name, answer in answers.items()}  # a replay file may have a number
     for name, longest in LONGEST.items():
         answer = answers[name]
-        if not answer.strip():
+        if not re.sub(UNSEEN_LETTERS, "", answer).strip():
             return f"{name}: empty\nhint: type something, for example {example(name)}"
         if len(answer) > longest:
             return f"{name}: {len(answer)} characters long\nhint: type at most {longest}"

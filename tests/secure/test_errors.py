@@ -148,10 +148,12 @@ def test_description(template: str) -> None:
 def test_description_of_a_limit(limit: str, template: str) -> None:
     """Flask-Limiter describes an error by its limit alone, which says nothing to a visitor."""
     app = make_app()
+    app.add_url_rule("/pages", "pages", view_func=lambda: abort(400, limit))
     app.add_url_rule("/limited", "limited", lambda: abort(429, limit))
     app.add_url_rule("/own", "own", lambda: abort(429, f"Only {limit}, please."))
 
     assert f"<p>{ADVICE[429]}</p>" in app.test_client().get("/limited").text
+    assert f"<p>{limit}</p>" in app.test_client().get("/pages").text
     assert f"<p>Only {limit}, please.</p>" in app.test_client().get("/own").text
 
 

@@ -368,6 +368,16 @@ def test_id_in_a_format(logger: str, printed: Printed) -> None:
     assert f"{answer.headers['X-Request-ID']} hello" in lines
 
 
+def test_id_in_a_later_format(printed: Printed) -> None:
+    """A format that is set after `init_app` finds the ID, too."""
+    started(printed)
+    logging.getLogger().handlers[0].setFormatter(logging.Formatter("%(request_id)s %(message)s"))
+
+    logging.getLogger("site").warning("hello")
+
+    assert printed() == ["- hello"]
+
+
 def test_fields_that_exist(printed: Printed) -> None:
     """A field of the team's own does not replace the level, by which a monitor finds an error."""
     started(printed)

@@ -8,7 +8,9 @@ import traceback
 import weakref
 from collections.abc import Callable
 from io import StringIO
+from logging.handlers import BufferingHandler, MemoryHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -186,6 +188,43 @@ def test_control(written: StringIO) -> None:
         way(logging.getLogger("a library"), PLAIN)
 
     assert written.getvalue().count(PLAIN) >= len(WAYS) - 2
+
+
+class Binary(logging.Formatter):
+    """Returns bytes, as for logstash, or an object."""
+
+    def __init__(self, of: type) -> None:
+        super().__init__()
+        self.of = of
+
+    def format(self, record: logging.LogRecord) -> Any:
+        """The message, in that form."""
+        text = super().format(record)
+        return text.encode() if self.of is bytes else [text]
+
+
+@pytest.mark.parametrize("of", [bytes, list])
+def test_formatter_without_text(of: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are searched, too; nothing is lost of what is neither text nor bytes."""
+    handler, log = BufferingHandler(9), logging.getLogger("logstash")
+    handler.setFormatter(Binary(of))
+    monkeypatch.setattr(log, "handlers", [handler])
+    app_with_all()
+
+    log.error("hello %s", NEW)
+
+    written: Any = handler.format(handler.buffer[-1])
+    assert written == ([f"hello {NEW}"] if of is list else f"hello [key {Key(NEW).fingerprint}]".encode())
+
+
+def test_handler_behind_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, log = StringIO(), logging.getLogger("buffered")
+    monkeypatch.setattr(log, "handlers", [MemoryHandler(1, target=logging.StreamHandler(stream))])
+    app_with_all()
+
+    log.error("hello %s", NEW)
+
+    assert stream.getvalue() == f"hello [key {Key(NEW).fingerprint}]\n"
 
 
 def test_traceback_of_another_handler(written: StringIO) -> None:

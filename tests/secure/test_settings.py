@@ -639,6 +639,13 @@ class StillOtherDefaults(OtherDefaults):
     token: str = secure.setting("hunter3")
 
 
+class Changed(OtherDefaults):
+    """Lines that say something else of a setting: that counts."""
+
+    token: str = secure.setting("open", secret=False)
+    trusted_hosts: int = secure.setting(3)  # type: ignore[assignment]
+
+
 def test_another_default() -> None:
     """A line with another default keeps the parser, the variable, and what is secret."""
     settings = loaded(OtherDefaults)
@@ -650,6 +657,9 @@ def test_another_default() -> None:
     assert settings.trusted_hosts == ("desk.example",)
     assert problems(OtherDefaults, TRUSTED_HOSTS="https://desk.example")
 
+    assert loaded(Changed).token == "open"
+    assert "open" in repr(loaded(Changed))
+    assert loaded(Changed, TRUSTED_HOSTS="5").trusted_hosts == 5
     settings = loaded(StillOtherDefaults)
     assert settings.token == "hunter3"
     assert "hunter" not in repr(settings) + repr(settings.flask_config())
@@ -690,6 +700,27 @@ def test_config_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(settings.level).__name__ == "Level"
     assert settings.tone is module.Tone.HIGH
     assert problems(module.Settings, TOKEN="x", MODE="c") == ["MODE: must be one of a, b" + HINT.format("MODE")]
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_subclass_in_another_module(future: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own objects with the names of the base's annotations change nothing for the base."""
+    base = "import secure\nfrom typing import Literal as Word\nclass Base(secure.Settings):\n    color: Word['red']"
+    texts = {
+        "base": f"{future}{base} = secure.setting('red')\n    hosts: int = secure.setting(3)\n",
+        "other": f"{future}import secure\nfrom base import Base\nWord = dict\nclass Other(Base):\n"
+        "    queue: str = secure.setting('q')\n    hosts: int = secure.setting(4)\n"
+        "    session_idle_timeout: int = secure.setting(9)\n",
+    }
+    for name, text in texts.items():
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(text, name, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+
+    for cls in (sys.modules["base"].Base, sys.modules["other"].Other):
+        assert problems(cls, COLOR="7") == ["COLOR: must be one of red" + HINT.format("COLOR")]
+    assert loaded(sys.modules["other"].Other, SESSION_IDLE_TIMEOUT="2m").session_idle_timeout == 120
+    assert loaded(sys.modules["other"].Other).hosts == 4
 
 
 # What a gunicorn master hands to its workers

@@ -22,6 +22,7 @@ ENVIRON = {
 @pytest.fixture
 def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Flask]:
     """A function that creates an app with other settings: `make_app(APP_ENV="production")`."""
+    monkeypatch.delenv("FLASK_DEBUG", raising=False)  # yours, which production refuses
     # No test writes where the app keeps its files.
     monkeypatch.setattr(Flask, "auto_find_instance_path", lambda _: str(tmp_path / "instance"))
 

@@ -581,12 +581,22 @@ def test_revoke_other_file(project: Project, text: str) -> None:
 
     assert project.refuses("revoke", "--yes") == (
         f"{path}: it has something else than keys (unchanged)\n"
-        "hint: if it is the right file, move it away, then run: flask secret-key init"
+        "hint: if it is the right file, copy it, empty it, then run the command again"
     )
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("text", ["", " \n", f"{KEY.text[:-1]}\n", f"# old\n{KEY.text}\n", f"junk\n{KEY.text}\n"])
+CUT = "0a1b2c3d4e5f60718293"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " \n", f"{KEY.text[:-1]}\n", f"# old\n{KEY.text}\n", f"junk\n{KEY.text}\n"),
+        *(f"{CUT}\n", f"{CUT}\n\n{CUT}\r\n", f"{CUT},{CUT}", f'"{CUT}"\n', f'["{CUT}"]'),
+        *(f"SECRET_KEY={CUT}", f"export SECRET_KEY='{CUT}'\n", f"key: {CUT}=="),
+    ],
+)
 def test_revoke_broken_key_file(project: Project, text: str) -> None:
     project.write("ring", text)
     project.write(".env", "SECRET_KEY_FILE=ring\n")

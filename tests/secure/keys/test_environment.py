@@ -166,7 +166,7 @@ def test_dotenv_identity(tmp_path: Path) -> None:
     assert read_environment({}, tmp_path).dotenv_identity == identity(str(tmp_path / ".env"))
 
 
-def test_copy_in_production(tmp_path: Path) -> None:
+def test_copy_in_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The `flask` command copies `.env` in production, too; what it copied does not count, as under gunicorn."""
     (tmp_path / ".env").write_text("SECRET_KEY=d\nSECRET_KEY_FALLBACKS=e\nA=1\n")
     (tmp_path / ".flaskenv").write_text("SECRET_KEY_FILE=f\nB=2\nFLASK_DEBUG=1\n")
@@ -179,6 +179,9 @@ def test_copy_in_production(tmp_path: Path) -> None:
         assert environment.get("FLASK_DEBUG") == "1", "Flask's own: it is on"
         assert environment.get("A") + environment.get("B") == ("" if sys.platform == "linux" else "12")
         assert read_environment({**copied, "APP_ENV": ""}, tmp_path).keys["SECRET_KEY"] == "d"
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["flask", "--env-file", "production.env", "shell"])
+            assert read_environment(copied, tmp_path).get("A") == "1", "that file may say so, too"
         reloaded = read_environment({**copied, "WERKZEUG_RUN_MAIN": "true"}, tmp_path)
         assert (reloaded.keys, reloaded.get("A")) == (environment.keys, "1")
     with click.Context(click.Command("flask"), obj=ScriptInfo(load_dotenv_defaults=False)):

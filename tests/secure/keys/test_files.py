@@ -1558,7 +1558,7 @@ def test_link_in_a_shared_folder(tmp_path: Path, shared: int, where: str) -> Non
     ("shared_mode", "owner", "user", "accepted"),
     [
         (0o1777, STRANGER, READER, False),
-        (0o1777, STRANGER, 0, False),
+        (0o1777, STRANGER, 0, True),  # root trusts the folder's owner
         (0o777, STRANGER, READER, False),
         (0o1777, READER, READER, True),
         (0o1777, 0, READER, True),
@@ -1583,6 +1583,21 @@ def test_folder_of_another_user(
 
     reason = f"cannot use {path}: {folder / 'app'} belongs to another user, in a folder that all users can write to"
     assert told.partition("\n")[0] == ("" if accepted else reason)
+
+
+@as_root
+def test_link_to_a_file_of_another_user(folder: Path) -> None:
+    """The place of the file counts, not that of the link."""
+    shared, link = folder / "shared", folder / "link"
+    shared.mkdir()
+    write(shared / "keyring", ONE, 0o644)
+    os.chown(shared / "keyring", STRANGER, -1)
+    shared.chmod(0o1777)
+    link.symlink_to(shared / "keyring")
+
+    assert attempt(lambda: files.read_key_file(str(link)), READER).startswith(
+        f"cannot use {shared / 'keyring'}: it belongs to another user, in a folder that other users can write to\n"
+    )
 
 
 @as_root

@@ -141,6 +141,12 @@ def app(way: str, tmp_path: Path, redis: RedisServer) -> Flask:
             sign_in(request.args["user"])
         return str(generate_csrf())
 
+    @app.route("/sign-in-with-a-form-object")
+    def enter_with_a_form_object() -> str:
+        generate_csrf()  # as the constructor of a FlaskForm does
+        sign_in(request.args["user"])
+        return "welcome"
+
     @app.route("/is-valid")
     def is_valid() -> str:
         with suppress(ValidationError):
@@ -198,13 +204,14 @@ def test_planted_user_session(app: Flask) -> None:
     assert get(attacker, "/whoami") == "None"
 
 
-def test_planted_csrf_token(app: Flask) -> None:
+@pytest.mark.parametrize("page", ["sign-in", "sign-in-with-a-form-object"])
+def test_planted_csrf_token(app: Flask, page: str) -> None:
     """Who planted a visitor's session knows its CSRF token: it ends at the sign-in."""
     attacker = app.test_client()
     known = get(attacker, "/form")
     victim = with_cookie(app, cookie_of(attacker))
     assert get(victim, f"/is-valid?token={known}") == "yes"
-    get(victim, "/sign-in?user=ann")
+    get(victim, f"/{page}?user=ann")
 
     assert get(victim, f"/is-valid?token={known}") == "no"
     shown = get(victim, "/form")

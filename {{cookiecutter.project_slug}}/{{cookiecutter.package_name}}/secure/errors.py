@@ -74,7 +74,7 @@ def _answer(error: HTTPException, as_json: bool) -> Response:
     else:  # abort(404, "…") sets a description; else it is the class's
         usual = (FOR_PROGRAMS if as_json else ADVICE).get(error.code or 0, "Go back and try again.")
         given = str(vars(error).get("description") or "")
-        advice = usual if _LIMIT.fullmatch(given) else given or usual
+        advice = usual if error.code == HTTPStatus.TOO_MANY_REQUESTS and _LIMIT.fullmatch(given) else given or usual
     if as_json:
         details = {"type": "about:blank", "title": error.name, "status": error.code, "detail": advice}
         response.data, response.content_type = json.dumps({**details, "request_id": request_id()}), PROBLEM

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
+from logging.handlers import MemoryHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 from weakref import ref
@@ -140,7 +141,7 @@ def _json_handler() -> Any:
     if len(handlers) != 1 or _log.filters or logging.getLogRecordFactory() is not logging.LogRecord:
         return None
     handler: Any = handlers[0]
-    alone = type(handler) is logging.StreamHandler and not handler.level and not handler.filters
+    alone = type(handler) is logging.StreamHandler and not handler.level and handler.filters == [_add_request_id]
     return handler if alone and type(getattr(handler.formatter, "inner", None)) is JsonFormatter else None
 
 
@@ -181,10 +182,17 @@ def _second(at: int) -> str:
 def _configure(production: bool) -> None:
     """Log to standard error, unless the root logger is configured already."""
     handler = logging.StreamHandler()
+    handler.addFilter(_add_request_id)
     handler.setFormatter(JsonFormatter() if production else logging.Formatter(_READABLE, "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("werkzeug").addFilter(_is_no_access_line)
     logging.getLogger("flask_wtf.csrf").setLevel(logging.WARNING)  # errors.py logs each refusal
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "request_id"):
+        record.request_id = request_id() if has_request_context() else "-"
+    return True
 
 
 def _is_no_access_line(record: logging.LogRecord) -> bool:
@@ -193,7 +201,10 @@ def _is_no_access_line(record: logging.LogRecord) -> bool:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats with `inner`, which finds the ID of the request in the record, then replaces the keys in the text."""
+    """Formats with `inner`, which finds the ID of the request in the record, then replaces the keys in the text.
+
+    A formatter for a binary protocol may return bytes. What is neither stays as it is.
+    """
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -204,22 +215,26 @@ class RedactingFormatter(logging.Formatter):
 
         An error of `inner` is part of the text: `logging` would print the record's arguments, keys included.
         """
-        if not hasattr(record, "request_id"):
-            record.request_id = request_id() if has_request_context() else "-"
+        _add_request_id(record)
         try:
-            text = self.inner.format(record)
+            text: Any = self.inner.format(record)
         except Exception as error:
             fields = {name: getattr(record, name, "-") for name in ("name", "levelno", "levelname", "request_id")}
             fields["msg"] = f"cannot format a log record ({_place(record)}): {type(error).__name__}"
             text = self.inner.format(logging.makeLogRecord(fields))
-        return without_keys(text)
+        if isinstance(text, bytes):
+            return without_keys(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")  # type: ignore[return-value]
+        return without_keys(text) if isinstance(text, str) else text
 
 
 def redact(app: Flask, watcher: KeyringWatcher) -> None:
     """Keep the keys of `watcher` out of what the handlers of all loggers write."""
     _watchers[:] = [other for other in _watchers if other() is not None] + [ref(watcher)]
     for logger in (logging.getLogger(), app.logger, *list(logging.Logger.manager.loggerDict.values())):
-        for handler in getattr(logger, "handlers", ()):  # a placeholder for the parent of a logger has none
+        handlers = [*getattr(logger, "handlers", ())]  # a placeholder for the parent of a logger has none
+        for handler in handlers:
+            if isinstance(handler, MemoryHandler) and handler.target:
+                handlers.append(handler.target)
             if not isinstance(handler.formatter, RedactingFormatter):
                 handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
             if type(handler).handleError is logging.Handler.handleError:

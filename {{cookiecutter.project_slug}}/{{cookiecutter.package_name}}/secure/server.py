@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,18 +155,20 @@ def _problem_for_workers(cfg: Any, path: str) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        problem = "no process can be started as this user"
+        problem = "this process may not become that user\nhint: start gunicorn as root, or without --user and --group"
         try:
-            set_owner_process(cfg.uid, cfg.gid, initgroups=cfg.initgroups)
-            read_text(path)
-            problem = ""
+            with suppress(OSError):
+                set_owner_process(cfg.uid, cfg.gid, initgroups=cfg.initgroups)
+                problem = ""
+                read_text(path)
         except FileError as error:
             problem = str(error)
         finally:
-            os.write(writer, problem.encode())
+            with suppress(OSError):
+                os.write(writer, os.fsencode(problem))
             os._exit(0)
     os.close(writer)
-    with open(reader, encoding="utf-8") as answer:
+    with open(reader, encoding="utf-8", errors="surrogateescape") as answer:
         problem = answer.read()
     os.waitpid(child, 0)
     return problem

@@ -44,8 +44,8 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 def setting(
     default: T = _REQUIRED,
     *,
-    secret: bool = False,
-    required_in_production: bool = False,
+    secret: bool | None = None,
+    required_in_production: bool | None = None,
     parse: Parser[T] | None = None,
     name: str = "",
 ) -> T:
@@ -54,6 +54,7 @@ def setting(
     Without a `default` it is required. The text of a `secret` one is hidden in every `repr`, in `app.config` too. The
     annotation tells how the text is read: str, int, float, bool, Path, Literal, an Enum, tuple[X, ...]
     (comma-separated), or X | None. For any other type, `parse` takes the text and raises ValueError with the reason.
+    A line that declares a setting of a base class again keeps what it does not say.
     """
     if isinstance(default, list | dict | set):
         raise TypeError("the default of a setting must not change: write a tuple")
@@ -75,27 +76,40 @@ class Declared:
         known = {each.name: each for base in reversed(bases) for each in fields(base)}
         for name, value in vars(cls).items():
             if isinstance(value, Field) and "setting" in value.metadata:
-                _inherit(name, value, known.get(name), cls)
+                if name not in known and any(hasattr(base, name) for base in bases):
+                    raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
+                _inherit(name, value, known.get(name))
         made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
         for each in fields(made):
+            before = known.get(each.name)
+            if each is before:
+                continue
             if "setting" in each.metadata:
                 declaration = each.metadata["setting"]
-                declaration["read"] = declaration["parse"] or _parser_for(cls, each)
-            elif known and each is not known.get(each.name):
+                given = declaration["parse"]
+                if not given and before and _spelled(before.type) == _spelled(each.type):
+                    given = declaration["parse"] = before.metadata["setting"]["parse"]
+                declaration["read"] = given or _parser_for(cls, each)
+            elif known:
                 raise TypeError(f"{each.name}: declare it with setting()")
 
 
-def _inherit(name: str, changed: "Field[Any]", before: "Field[Any] | None", cls: type[Any]) -> None:
+def _inherit(name: str, changed: "Field[Any]", before: "Field[Any] | None") -> None:
     """Keep what a base class says of a setting and `changed`, which declares it again, does not."""
-    if before is None and not hasattr(super(cls, cls), name):
-        return
-    if before is None or "setting" not in before.metadata:
-        raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
     declaration = changed.metadata["setting"]
-    for key, value in before.metadata["setting"].items():
-        declaration[key] = declaration.get(key) or value
+    if before:
+        if "setting" not in before.metadata:
+            raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
+        for key in ("secret", "in_production", "name"):
+            if declaration[key] in (None, ""):
+                declaration[key] = before.metadata["setting"][key]
     if declaration["secret"]:
         changed.repr, changed.default = False, _hidden(changed.default)
+
+
+def _spelled(annotation: Any) -> str:
+    """Return an annotation as it is written: with `from __future__ import annotations`, it is a text."""
+    return annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
 
 
 def declared_settings(cls: type[Any]) -> Iterator[Field[Any]]:

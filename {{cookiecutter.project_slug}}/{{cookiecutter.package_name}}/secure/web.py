@@ -105,7 +105,8 @@ def init_app(
     Raises SettingsError if the code has turned debug mode on in production: its error pages run code.
     """
     if settings.production and app.debug:
-        raise SettingsError([message("app.debug", "must be off in production", "remove the line that turns it on")])
+        hint = "remove the line that turns it on, or unset FLASK_DEBUG"
+        raise SettingsError([message("app.debug", "must be off in production", hint)])
     prefix: str = app.config.get("TRUSTED_PREFIX", "")
     # The app's name: a browser sends a cookie to every app on the host, whatever the port. `__Host-` and `__Secure-`
     # bind it to HTTPS, `__Host-` also to this host alone and the path "/" (RFC 6265bis, 4.1.3).

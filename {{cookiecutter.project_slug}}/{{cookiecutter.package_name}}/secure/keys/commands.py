@@ -170,7 +170,7 @@ def revoke(yes: bool, to_print: bool) -> None:
     if files.is_absent(source.path):
         _fail(message(source.path, "no such file", source.missing_hint))
     if isinstance(source, FileSource) and source.is_foreign():
-        hint = "if it is the right file, move it away, then run: flask secret-key init"
+        hint = "if it is the right file, copy it, empty it, then run the command again"
         _fail(message(source.path, "it has something else than keys (unchanged)", hint))
     try:
         if not yes:

@@ -11,6 +11,7 @@ what Flask has copied from `.env` and `.flaskenv`: the server does not have it.
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     if context and getattr(context.find_root().obj, "load_dotenv_defaults", False):  # `flask` has copied `.env`
         with suppress(FileError):
             dotenv = read_dotenv(f"{root}/.flaskenv") | dotenv
-        real = _at_the_start(environ)
+        real = _real(environ)
         process = {
             name: value
             for name, value in environ.items()
@@ -97,12 +98,13 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     return Environment(process, None, root, seen)
 
 
-def _at_the_start(environ: Mapping[str, str]) -> dict[str, str]:
+def _real(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables with which this process was started.
 
-    Where nothing tells them (no /proc, or the reloader has passed copies on), all variables but the keys.
+    Where nothing tells them (no /proc; copies that the reloader has passed on; `flask --env-file`), all but the keys.
     """
-    if environ.get("WERKZEUG_RUN_MAIN") != "true":
+    named = any(word.startswith(("-e", "--env-file")) for word in sys.argv)
+    if environ.get("WERKZEUG_RUN_MAIN") != "true" and not named:
         with suppress(OSError), open("/proc/self/environ", "rb") as file:
             pairs = (os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0"))
             return {name: value for name, _, value in pairs}

@@ -298,13 +298,14 @@ def _holder(lock: str) -> tuple[str, str]:
 
 def _read(path: str, trusted: bool = False) -> bytes:
     try:
-        with open(resolve(path), "rb", opener=_open_to_read) as file:
+        target = resolve(path)
+        with open(target, "rb", opener=_open_to_read) as file:
             found = os.fstat(file.fileno())
             is_pipe = stat.S_ISFIFO(found.st_mode)
             if not stat.S_ISREG(found.st_mode) and not is_pipe:
                 raise OSError(None, "not a regular file")
             if os.name == "posix" and not trusted:
-                _check_owner(path, found)
+                _check_owner(target, found)
                 if found.st_mode & _WRITABLE_BY_OTHERS:
                     hint = _mount_hint(found) or f"chmod go-w {shlex.quote(path)}"
                     raise _refusal("read", path, "other users can write to it", hint)
@@ -349,17 +350,16 @@ def _check_owner(path: str, found: os.stat_result) -> None:
         return
     me, folder = os.geteuid(), os.path.dirname(path) or "."
     if _is_shared(path) and found.st_uid not in (0, me or os.stat(folder).st_uid):
-        raise _untrusted(path, "it belongs to another user, in a folder that other users can write to")
+        reason = "it belongs to another user, in a folder that other users can write to"
+        hint = "if you trust its contents, move it to a folder that only its owner can write to"
+        raise _refusal("use", path, reason, hint)
     folder = os.path.realpath(folder)
-    while folder != os.path.dirname(folder):  # in /tmp, everybody can make a folder with any name
+    while me and folder != os.path.dirname(folder):  # in /tmp, everybody can make a folder with any name
         if _is_shared(folder, stat.S_IWOTH) and os.stat(folder).st_uid not in (0, me):
-            raise _untrusted(path, f"{folder} belongs to another user, in a folder that all users can write to")
+            reason = f"{folder} belongs to another user, in a folder that all users can write to"
+            hint = "if you trust its contents, move it to a folder that is not in such a one"
+            raise _refusal("use", path, reason, hint)
         folder = os.path.dirname(folder)
-
-
-def _untrusted(path: str, reason: str) -> FileError:
-    hint = "if you trust its contents, move it to a folder that only its owner can write to"
-    return _refusal("use", path, reason, hint)
 
 
 def _mount_hint(found: os.stat_result) -> str:

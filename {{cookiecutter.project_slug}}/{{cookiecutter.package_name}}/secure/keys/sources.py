@@ -26,6 +26,7 @@ RESTORE = "restore the previous key; if there is none: "
 REVOKE = f"{RESTORE}flask secret-key revoke"
 MOVE = f"move the first valid key of {FALLBACKS} to {KEY}"
 
+_LIKE_A_KEY = r"""(?:(?:export )?\w+ ?[=:] ?)?(?:[\['"]*[\w+/-]{16,}=*[,'"\]]*)*"""
 Entries = list[tuple[str, str]]
 """Pairs of a place, such as "SECRET_KEY", and the text found there; newest first."""
 
@@ -86,12 +87,14 @@ class FileSource(_InFile):
         return [(f"{self.path} line {number}", line) for number, line in lines if line]
 
     def is_foreign(self) -> bool:
-        """Whether the file has a text in which nothing is a key: it belongs to something else."""
+        """Whether the file has a text that is no keyring, not even a damaged one: it belongs to something else."""
         try:
             text = files.read_text(self.path)
         except FileError:
             return False
-        return bool(text.strip()) and (files.PEM in text or not any(map(is_key, text.split())))
+        lines = text.split("\n") if text.strip() else []
+        is_keyring = any(map(is_key, text.split())) or all(re.fullmatch(_LIKE_A_KEY, line.strip()) for line in lines)
+        return files.PEM in text or not is_keyring
 
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """Return the file's text with `keys` as its keyring."""

@@ -243,7 +243,7 @@ class Sessions(SessionInterface):
     def _save(self, app: Flask, session: Session, response: Response) -> None:
         record, content, name = session.record, dict(session), self.get_cookie_name(app)
         if session.modified:
-            self._note_sign_in(app, record, content)
+            self._note_sign_in(app, record, content, response)
         record.content = content
         refreshes = app.config["SESSION_REFRESH_EACH_REQUEST"] and (session.permanent or record.stale)
         if session.modified and not content:
@@ -255,13 +255,13 @@ class Sessions(SessionInterface):
         if app.config["SESSION_READ_SHA1"] and name != STOCK_COOKIE in request.cookies:
             _delete_stock_cookie(response)
 
-    def _note_sign_in(self, app: Flask, record: SessionRecord, content: dict[str, Any]) -> None:
+    def _note_sign_in(self, app: Flask, record: SessionRecord, content: dict[str, Any], response: Response) -> None:
         """Note whether a user signed in or out, with whatever code, or proved again who they are."""
         if user_of(app, content) != record.user:
             record.begins, record.user = True, self._note_version(app, content)
-            # Who planted the visitor's session knows its CSRF token. One that this response shows stays valid.
+            # Who planted the visitor's session knows its CSRF token.
             token = app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
-            if token not in g and content.get(token) == record.content.get(token):
+            if content.get(token) == record.content.get(token) and not _shows(response, g.get(token)):
                 content.pop(token, None)
         if content.get("_fresh") and not record.content.get("_fresh"):  # Flask-Login's mark of a new sign-in
             record.rotates = True
@@ -305,6 +305,11 @@ class Sessions(SessionInterface):
             max_size=0,
             **limits,
         )
+
+
+def _shows(response: Response, token: str | None) -> bool:
+    """Whether a response has a form with this CSRF token; one that is written later may have it."""
+    return token is not None and (response.is_streamed or token.encode() in response.get_data())
 
 
 def _keep_private(response: Response) -> None:

@@ -288,6 +288,8 @@ def test_json_errors() -> None:
         return str(request.get_json(force=True))
 
     app.register_blueprint(api)
+    for code in (404, 500):  # the team's own pages, which are for people
+        app.register_error_handler(code, lambda error: (f"<h1>{error.code}</h1>", error.code))
     client = app.test_client()
     answers = [client.get("/api/missing"), client.get("/api/crash"), client.post("/api/form"), client.get("/api/json")]
 

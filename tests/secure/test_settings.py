@@ -273,8 +273,11 @@ def test_wrong_duration(name: str) -> None:
 
 @pytest.mark.parametrize("value", ["1", "true", "yes", "on"])
 def test_debug(value: str) -> None:
-    expected = ["FLASK_DEBUG: must be off in production\nhint: unset FLASK_DEBUG and run without --debug"]
+    hint = "unset FLASK_DEBUG and run without --debug"
+    expected = [f"FLASK_DEBUG: must be off in production\nhint: {hint}"]
 
+    assert problems(FLASK_DEBUG=value, APP_ENV="production") == expected
+    expected[0] += "; on your own machine, set APP_ENV=development in .env instead"
     assert problems(FLASK_DEBUG=value) == expected
     assert loaded(FLASK_DEBUG=value, APP_ENV="development").environment == "development"
     for off in ("", "0", "false", "No"):
@@ -605,7 +608,7 @@ def test_computed_name(name: str) -> None:
     ours = type("Ours", (Settings,), {"__annotations__": {name: str}, name: secure.setting("x"), "__module__": "a"})
 
     with pytest.raises(
-        TypeError, match=rf"^{name.upper()}: a setting cannot have this name(?s:.*)\nhint: to change it"
+        TypeError, match=rf"^{name.upper()}: a setting cannot have this name(?s:.*)\nhint: (to change it|set|remove)"
     ):
         secure.init_app(Flask("site"), loaded(ours))
 
@@ -621,6 +624,41 @@ def test_name_in_use(name: str) -> None:
     """Else `production: bool = setting(False)` would take the protection of production away."""
     with pytest.raises(TypeError, match=f"^{name}: a setting cannot have this name, because its base class uses it$"):
         type("Ours", (Settings,), {"__annotations__": {name: str}, name: secure.setting("x"), "__module__": "a"})
+
+
+def test_setting_in_another_class() -> None:
+    """A class that is no dataclass would leave it a field object that nobody reads."""
+    mixin = type("Database", (), {"url": secure.setting("")})
+    for bases in ((mixin, Settings), (Settings, mixin)):
+        with pytest.raises(TypeError, match=r"^url: declare it in a class derived from Settings, not in Database$"):
+            type("Ours", bases, {"__module__": "a"})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SESSION_COOKIE_SAMESITE", "to change it, set it in app.config after secure.init_app"),
+        ("TESTING", "to change it, set it in app.config after secure.init_app"),
+        ("PERMANENT_SESSION_LIFETIME", "set SESSION_IDLE_TIMEOUT"),
+    ],
+)
+def test_variable_without_effect(name: str, hint: str, tmp_path: Path) -> None:
+    """Else a team believes that it has set it."""
+    expected = (f"{name}: has no effect, because the app computes it\nhint: {hint}",)
+    (tmp_path / ".env").write_text(f"{name}=Strict\n")
+
+    assert loaded(TRUSTED_HOSTS="a.example", APP_ENV="testing").warnings == expected
+    (tmp_path / ".env").unlink()
+    assert loaded(TRUSTED_HOSTS="a.example", **{name: "Strict"}).warnings == expected
+
+
+@pytest.mark.parametrize("name", ["PORT", "WEB_CONCURRENCY", "WEB_THREADS"])
+def test_variable_of_gunicorn(name: str, tmp_path: Path) -> None:
+    assert loaded(APP_ENV="testing", **{name: "8080"}).warnings == ()
+    (tmp_path / ".env").write_text(f"{name}=8080\n")
+
+    expected = f"{name}: has no effect in .env\nhint: set it in the process environment"
+    assert loaded(APP_ENV="testing").warnings == (expected,)
 
 
 class OtherDefaults(Settings):

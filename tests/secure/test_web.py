@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import Any
 
 import pytest
 import secure
@@ -875,6 +876,20 @@ def test_form_part_without_name(client: FlaskClient, disposition: str) -> None:
     assert send(body.replace("form-data", 'form-data; name="b"')) == 200
 
 
+def test_prefix_without_the_proxy(caplog: Warnings) -> None:
+    """The browser sends the cookie to no page that is not below the prefix."""
+    client = make_app(TRUSTED_PREFIX="/shop", TRUSTED_PROXIES="1", TRUSTED_HOSTS="localhost").test_client()
+    forwarded = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+    client.get("/plain", headers=forwarded)
+    client.get("/count", headers=forwarded | {"X-Forwarded-Prefix": "/shop"})
+    assert warnings(caplog) == []
+
+    client.get("/count", headers=forwarded)
+
+    (warning,) = warnings(caplog)
+    assert warning.startswith("page with a form without X-Forwarded-Prefix: browsers return the session cookie below")
+
+
 # Debug
 
 
@@ -895,9 +910,27 @@ def test_debug_in_the_code() -> None:
     """`app.debug = True` shows a console that runs code."""
     app = Flask("site")
     app.debug = True
-    with pytest.raises(SettingsError, match=r"^app\.debug: must be off in production\nhint: remove the line"):
+    with pytest.raises(SettingsError, match=r"^app\.debug: must be off in production\nhint: remove what turns it on"):
         secure.init_app(app, load())
     secure.init_app(app, load(APP_ENV="development"))
+
+
+@pytest.mark.parametrize("options", [{"debug": True}, {"use_debugger": True}, {"debug": True, "port": 1}])
+def test_debug_of_run(options: dict[str, Any]) -> None:
+    app = make_app()
+    with pytest.raises(SettingsError, match=r"^app\.debug: must be off in production\n"):
+        app.run(**options)
+    assert not app.debug
+
+
+def test_run_without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[object] = []
+    monkeypatch.setattr("werkzeug.serving.run_simple", lambda *place, **options: served.extend([*place, options]))
+    make_app().run("127.0.0.2", 81, load_dotenv=False)
+
+    host, port, app, options = served
+    assert (host, port, options) == ("127.0.0.2", 81, {"use_reloader": False, "use_debugger": False, "threaded": True})
+    assert isinstance(app, Flask)
 
 
 def test_debug_in_development(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,11 +135,30 @@ def test_init_in_dotenv(project: Project, line: str) -> None:
     dotenv = project.write(".env", f"A=1\n{line}# the end\n", mode=0o640)
     told = project.succeeds("init", A="1", **dict.fromkeys(re.findall("SECRET_KEY[A-Z_]*", line), ""))
 
-    assert told == f"Created a key in {dotenv}.\nOthers can read this file.\nhint: chmod 600 {dotenv}\n"
+    assert told == (
+        f"Created a key in {dotenv}.\nOthers can read this file.\nhint: chmod 600 {dotenv}\n"
+        "The app runs as in production.\nhint: on your own machine, add APP_ENV=development to this file\n"
+    )
     assert read_dotenv(str(dotenv)).get("A") == "1"
     assert [key.activation for key in project.keyring().keys] == [NOW]
     assert "# the end\n" in dotenv.read_text()
     assert mode(dotenv) == 0o640
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\n"])
+def test_init_in_empty_dotenv(project: Project, text: str) -> None:
+    """As without the file: `touch .env` is a hint of ours."""
+    dotenv = project.write(".env", text)
+
+    assert project.succeeds("init") == f"Created a key in {dotenv}.\n"
+    assert read_dotenv(str(dotenv))["APP_ENV"] == "development"
+
+
+@pytest.mark.parametrize("environ", [{"APP_ENV": "testing"}, {}])
+def test_init_in_dotenv_of_a_known_environment(project: Project, environ: dict[str, str]) -> None:
+    dotenv = project.write(".env", "A=1\n" if environ else "APP_ENV=development\n")
+
+    assert project.succeeds("init", **environ) == f"Created a key in {dotenv}.\n"
 
 
 def test_init_key_file(project: Project) -> None:

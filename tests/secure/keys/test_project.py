@@ -68,6 +68,21 @@ def test_checkout(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fo
     assert find_project(package=project / "shop") == project
 
 
+@pytest.mark.parametrize("folder", ["project", "project/src", "project/tests"])
+def test_source_folder(make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """The package may be in `src/`."""
+    project = make("project", "pyproject.toml", "src/CODE", "tests/conftest.py")
+    package = project / "src" / "shop"
+    monkeypatch.chdir(project.parent / folder)
+
+    assert project_root(package) == project
+    for flask_app in ("", "shop.app", "shop"):
+        assert find_project(flask_app, package) == project
+    other = make("other", "pyproject.toml", "src/CODE")
+    monkeypatch.chdir(other)
+    assert find_project("", package) == other
+
+
 @pytest.mark.parametrize(
     ("installed", "shared"),
     [

@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app, json, render_template, request
 from flask_wtf.csrf import CSRFError
 from jinja2 import TemplateNotFound
 from markupsafe import Markup
-from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable
+from werkzeug.exceptions import BadHost, HTTPException, ServiceUnavailable, default_exceptions
 from werkzeug.wrappers import Response
 
 from .logging import printable, request_id, warn_once_a_minute
@@ -54,7 +54,10 @@ def init_app(app: Flask) -> None:
 
 def json_errors(blueprint: Blueprint) -> None:
     """Answer every HTTP error in a view of `blueprint` with JSON; call it before the blueprint is registered."""
-    blueprint.register_error_handler(HTTPException, lambda error: _answer(error, as_json=True))
+    # Each by itself, too: Flask asks the app's own handler of a code before the blueprint's for all codes.
+    kinds: list[type[HTTPException]] = [HTTPException, *default_exceptions.values()]
+    for kind in kinds:
+        blueprint.register_error_handler(kind, lambda error: _answer(error, as_json=True))
 
 
 def _negotiated(error: HTTPException) -> Response:

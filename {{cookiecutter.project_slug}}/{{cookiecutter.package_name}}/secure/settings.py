@@ -72,6 +72,11 @@ class Declared:
 
         Raises TypeError for an annotation that needs `parse`, a line without `setting`, or a name that is taken.
         """
+        for base in cls.__mro__[1:]:
+            for name, value in vars(base).items():
+                if isinstance(value, Field) and "setting" in value.metadata:
+                    reason = f"declare it in a class derived from Settings, not in {base.__name__}"
+                    raise TypeError(f"{name}: {reason}")
         bases = [base for base in cls.__mro__[1:] if is_dataclass(base)]
         known = {each.name: each for base in reversed(bases) for each in fields(base)}
         for name, value in vars(cls).items():
@@ -253,6 +258,7 @@ def _hsts(text: str) -> str:
     return "" if text == "off" else _matching(r"(?i)([ -~]*;)?\s*max-age *=[ -~]+", reason, text)
 
 
+_OF_GUNICORN = {"PORT", "WEB_CONCURRENCY", "WEB_THREADS"}  # gunicorn.conf.py reads them
 _NO_PREFIX = "is not a path that begins with / and does not end with it, such as /shop"
 
 
@@ -332,8 +338,16 @@ class Settings(Declared):
         computed = {*ours, *KEY_NAMES, "DEBUG"} - set(map(variable, declared_settings(Settings)))
         if taken := sorted(values.keys() & computed):
             reason = "a setting cannot have this name, because the app computes it"
-            raise TypeError(message(taken[0], reason, "to change it, set it in app.config after secure.init_app"))
+            raise TypeError(message(taken[0], reason, _instead_of(taken[0])))
         return values | ours
+
+
+def _instead_of(name: str) -> str:
+    """Return what to do instead of setting a variable that the app computes."""
+    if name in KEY_NAMES:
+        return "remove the line: the keyring is read without it"
+    instead = {"DEBUG": "remove the line, and run flask run --debug", "PERMANENT_SESSION_LIFETIME": "set SESSION_IDLE_TIMEOUT"}
+    return instead.get(name, "to change it, set it in app.config after secure.init_app")
 
 
 S = TypeVar("S", bound=Settings)
@@ -380,7 +394,7 @@ class _Loader(Generic[S]):
         return {"keyring": keyring, "keyring_source": source, "keyring_identity": seen}
 
     def _values(self) -> dict[str, Any]:
-        production = self.environment.get(APP_ENV, PRODUCTION) == PRODUCTION
+        production = self.environment.get(APP_ENV, self.cls.environment) == PRODUCTION
         values = {}
         for declared in declared_settings(self.cls):
             name, declaration = variable(declared), declared.metadata["setting"]
@@ -409,7 +423,10 @@ class _Loader(Generic[S]):
             self.environment.process.get("FLASK_DEBUG", "").lower() not in {"", "0", "false", "no"}
         )
         if values.get("environment") == PRODUCTION and debug:
-            self._refuse("FLASK_DEBUG", "must be off in production", "unset FLASK_DEBUG and run without --debug")
+            hint = "unset FLASK_DEBUG and run without --debug"
+            if not self.environment.get(APP_ENV):
+                hint += f"; on your own machine, set {APP_ENV}={DEVELOPMENT} in .env instead"
+            self._refuse("FLASK_DEBUG", "must be off in production", hint)
         if keyring and values.get("session_idle_timeout", 0) > keyring.retention:
             hint = f"set {RETENTION_SETTING} to at least SESSION_IDLE_TIMEOUT"
             self._refuse(RETENTION_SETTING, "is shorter than SESSION_IDLE_TIMEOUT", hint)
@@ -426,6 +443,11 @@ class _Loader(Generic[S]):
         if settings.production and not settings.trusted_hosts:
             yield "TRUSTED_HOSTS: not set, so every host name is served"
         known = {*map(variable, declared_settings(self.cls)), *KEY_NAMES, RETENTION_SETTING}
+        dotenv = self.environment.dotenv or {}
+        for name in sorted({*self.environment.process, *dotenv} & settings.flask_config().keys() - known):
+            yield message(name, "has no effect, because the app computes it", _instead_of(name))
+        for name in sorted(dotenv.keys() & _OF_GUNICORN - known):
+            yield message(name, "has no effect in .env", "set it in the process environment")
         for name in sorted({*self.environment.process, *(self.environment.dotenv or {})} - known):
             if "_" in name and (similar := get_close_matches(name, known, 1, 0.85)):
                 yield message(name, "unknown setting", f"did you mean {similar[0]}?")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import ref
 
 from flask import (
     Blueprint,
@@ -104,9 +105,8 @@ def init_app(
     `headers` changes other headers of all responses, or removes them: `{"X-Frame-Options": None}`.
     Raises SettingsError if the code has turned debug mode on in production: its error pages run code.
     """
-    if settings.production and app.debug:
-        hint = "remove the line that turns it on, or unset FLASK_DEBUG"
-        raise SettingsError([message("app.debug", "must be off in production", hint)])
+    if settings.production:
+        _refuse_debug(app)
     prefix: str = app.config.get("TRUSTED_PREFIX", "")
     # The app's name: a browser sends a cookie to every app on the host, whatever the port. `__Host-` and `__Secure-`
     # bind it to HTTPS, `__Host-` also to this host alone and the path "/" (RFC 6265bis, 4.1.3).
@@ -124,6 +124,22 @@ def init_app(
         x_prefix = proxies if prefix else 0
         layer = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_prefix=x_prefix)
         app.wsgi_app = layer  # type: ignore[method-assign]
+
+
+def _refuse_debug(app: Flask) -> None:
+    """Raise SettingsError if debug mode is on, now or when `app.run` is called."""
+    run, hint = type(app).run, "remove what turns it on, or unset FLASK_DEBUG"
+    refused = SettingsError([message("app.debug", "must be off in production", hint)])
+    if app.debug:
+        raise refused
+
+    def run_without_debug(host: Any = None, port: Any = None, debug: Any = None, *rest: Any, **options: Any) -> None:
+        if debug or options.get("use_debugger"):
+            raise refused
+        run(itself(), host, port, debug, *rest, **options)  # type: ignore[arg-type]
+
+    itself = ref(app)
+    app.run = run_without_debug  # type: ignore[method-assign]
 
 
 def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
@@ -158,9 +174,16 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
         warn_once_a_minute(*why)
         abort(400)
 
+    def has_form() -> bool:
+        return "csrf_token" in g or session.modified
+
     @app.after_request
     def finish(response: Response) -> Response:
-        if production and request.environ["wsgi.url_scheme"] == "http" and ("csrf_token" in g or session.modified):
+        if prefix and not request.script_root and has_form():
+            reason = f"browsers return the session cookie below {prefix} only, so every form and sign-in fails"
+            hint = "open the app through the proxy, and make it send X-Forwarded-Prefix; or unset TRUSTED_PREFIX"
+            warn_once_a_minute("page with a form without X-Forwarded-Prefix", reason, hint)
+        if production and request.environ["wsgi.url_scheme"] == "http" and has_form():
             reason = "browsers do not return the session cookie, so every form and sign-in fails"
             hint = "serve the site over HTTPS; if a proxy does, set TRUSTED_PROXIES and make it send X-Forwarded-Proto"
             warn_once_a_minute("page with a form over plain HTTP", reason, hint)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from . import files, report, sources
-from .environment import Environment, read_environment
+from .environment import APP_ENV, Environment, read_dotenv, read_environment
 from .git import ScanError, scan, untrack, would_track
 from .key import Key, generate_key
 from .keyring import ACTIVATION_DELAY, InvalidKeyringError, Keyring, NothingToCancelError, RotationInProgressError
@@ -85,6 +85,9 @@ def init() -> None:
     with suppress(OSError):  # the key is there, whatever happens to the file from now on
         if os.name == "posix" and os.stat(source.path).st_mode & 0o077:
             click.echo(f"Others can read this file.\nhint: chmod 600 {shlex.quote(source.path)}")
+    is_dotenv = isinstance(source, DotenvSource)
+    if is_dotenv and not (environment.process.get(APP_ENV) or read_dotenv(source.path).get(APP_ENV)):
+        click.echo(f"The app runs as in production.\nhint: on your own machine, add {APP_ENV}=development to this file")
 
 
 @secret_key.command()

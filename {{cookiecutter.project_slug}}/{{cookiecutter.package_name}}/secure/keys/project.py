@@ -22,8 +22,8 @@ class ProjectError(Exception):
 
 
 def project_root(package: Path = PACKAGE) -> Path:
-    """Return the parent of `package` in a checkout, else the working directory. Raises ProjectError."""
-    return package.parent if (package.parent / "pyproject.toml").is_file() else _working_directory()
+    """Return the folder of the project in a checkout, else the working directory. Raises ProjectError."""
+    return _checkout(package) or _working_directory()
 
 
 def find_project(flask_app: str = "", package: Path = PACKAGE) -> Path:
@@ -32,10 +32,9 @@ def find_project(flask_app: str = "", package: Path = PACKAGE) -> Path:
     Two projects may share an environment, so `package`, the one that contains this code, need not belong to it.
     `flask_app` is the value of FLASK_APP or --app. Raises ProjectError.
     """
-    checkout = package.parent if (package.parent / "pyproject.toml").is_file() else None
-    folder = _working_directory()
+    checkout, folder = _checkout(package), _working_directory()
     found = _nearest(folder, "pyproject.toml")
-    if found and found != checkout and not [*found.glob(CODE)]:
+    if found and found != checkout and not _has_code(found):
         raise _unclear(folder, f"it belongs to {found}, not to {checkout or package}", _cd(checkout))
     if checkout and not found:  # a command that is run outside any project
         from importlib.metadata import entry_points  # noqa: PLC0415 - slow, and rarely needed
@@ -90,8 +89,19 @@ def _belongs(flask_app: str, project: Path, package: Path) -> bool:
     if os.sep in name:
         return Path(name).resolve().is_relative_to(project)
     module = name.partition(".")[0]
-    installed = module == package.name and not [*project.glob(CODE)]
-    return installed or (project / module).exists() or (project / f"{module}.py").exists()
+    installed = module == package.name and not _has_code(project)
+    places = (place / each for place in (project, project / "src") for each in (module, f"{module}.py"))
+    return installed or any(place.exists() for place in places)
+
+
+def _checkout(package: Path) -> Path | None:
+    """Return the folder above `package`, or above its `src`, if it has a pyproject.toml."""
+    above = package.parents[1] if package.parent.name == "src" else package.parent
+    return next((folder for folder in (package.parent, above) if (folder / "pyproject.toml").is_file()), None)
+
+
+def _has_code(project: Path) -> bool:
+    return any([*project.glob(CODE), *project.glob(f"src/{CODE}")])
 
 
 def _nearest(folder: Path, *names: str) -> Path | None:

@@ -69,7 +69,8 @@ class DotenvSource(_InFile):
 
     def text_with(self, keys: tuple[Key, ...]) -> str:
         """Return the file's text with `keys` as its keyring. Raises FileError."""
-        text = files.NEW_ENV if is_absent(self.path) else files.read_text(self.path)
+        text = "" if is_absent(self.path) else files.read_text(self.path)
+        text = text if text.strip() else files.NEW_ENV
         return edited_dotenv(text, as_variables(keys))
 
 

@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -70,46 +70,52 @@ class Declared:
     def __init_subclass__(cls) -> None:
         """Build the dataclass.
 
-        Raises TypeError for an annotation that needs `parse`, a line without `setting`, or a name that is taken.
+        Raises TypeError for an annotation that needs `parse`, a line without `setting`, a name that is taken, or a
+        setting in a class of another kind, where nobody would read it.
         """
-        for base in cls.__mro__[1:]:
-            for name, value in vars(base).items():
-                if isinstance(value, Field) and "setting" in value.metadata:
-                    reason = f"declare it in a class derived from Settings, not in {base.__name__}"
-                    raise TypeError(f"{name}: {reason}")
-        bases = [base for base in cls.__mro__[1:] if is_dataclass(base)]
+        bases: list[Any] = [base for base in cls.__mro__[1:] if issubclass(base, Declared) and base is not Declared]
         known = {each.name: each for base in reversed(bases) for each in fields(base)}
-        for name, value in vars(cls).items():
-            if isinstance(value, Field) and "setting" in value.metadata:
-                if name not in known and any(hasattr(base, name) for base in bases):
-                    raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
-                _inherit(name, value, known.get(name))
+        for base in cls.__mro__[1:]:
+            for name in _settings_in(base):
+                raise TypeError(f"{name}: declare it in a class derived from Settings, not in {base.__name__}")
+        for name, declared in _settings_in(cls).items():
+            before = known.get(name)
+            if before and "setting" in before.metadata:
+                _inherit(declared, before)
+            elif before or any(hasattr(base, name) for base in bases):
+                raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
         made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
         for each in fields(made):
-            before = known.get(each.name)
-            if each is before:
+            if each is known.get(each.name):
                 continue
             if "setting" in each.metadata:
-                declaration = each.metadata["setting"]
-                given = declaration["parse"]
-                if not given and before and _spelled(before.type) == _spelled(each.type):
-                    given = declaration["parse"] = before.metadata["setting"]["parse"]
-                declaration["read"] = given or _parser_for(cls, each)
+                _choose_parser(cls, each, known.get(each.name))
             elif known:
                 raise TypeError(f"{each.name}: declare it with setting()")
 
 
-def _inherit(name: str, changed: "Field[Any]", before: "Field[Any] | None") -> None:
-    """Keep what a base class says of a setting and `changed`, which declares it again, does not."""
-    declaration = changed.metadata["setting"]
-    if before:
-        if "setting" not in before.metadata:
-            raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
-        for key in ("secret", "in_production", "name"):
-            if declaration[key] in (None, ""):
-                declaration[key] = before.metadata["setting"][key]
+def _settings_in(cls: type[Any]) -> dict[str, Field[Any]]:
+    """Return the settings that a class declares itself, if it is no dataclass yet."""
+    found = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+    return {name: declared for name, declared in found.items() if "setting" in declared.metadata}
+
+
+def _inherit(declared: Field[Any], before: Field[Any]) -> None:
+    """Keep what a base class says of a setting and the line that declares it again does not."""
+    declaration = declared.metadata["setting"]
+    for key in ("secret", "in_production", "name"):
+        if declaration[key] in (None, ""):
+            declaration[key] = before.metadata["setting"][key]
     if declaration["secret"]:
-        changed.repr, changed.default = False, _hidden(changed.default)
+        declared.repr, declared.default = False, _hidden(declared.default)
+
+
+def _choose_parser(cls: type[Any], declared: Field[Any], before: Field[Any] | None) -> None:
+    """Read a setting with its own parser, with that of the same annotation in a base class, or by its annotation."""
+    declaration = declared.metadata["setting"]
+    if before and _spelled(before.type) == _spelled(declared.type):
+        declaration["parse"] = declaration["parse"] or before.metadata["setting"]["parse"]
+    declaration["read"] = declaration["parse"] or _parser_for(cls, declared)
 
 
 def _spelled(annotation: Any) -> str:

@@ -269,6 +269,7 @@ def test_json_errors() -> None:
     """A blueprint answers with JSON whatever the client accepts; the rest of the app does not."""
     app = make_app()
     api = Blueprint("api", __name__, url_prefix="/api")
+    api.register_error_handler(410, lambda error: ("own", error.code))
     secure.json_errors(api)
 
     @api.get("/missing")
@@ -287,6 +288,10 @@ def test_json_errors() -> None:
     def malformed() -> str:
         return str(request.get_json(force=True))
 
+    @api.get("/own")
+    def own() -> NoReturn:
+        abort(410)
+
     app.register_blueprint(api)
     for code in (404, 500):  # the team's own pages, which are for people
         app.register_error_handler(code, lambda error: (f"<h1>{error.code}</h1>", error.code))
@@ -300,6 +305,7 @@ def test_json_errors() -> None:
     assert details[2].startswith("CSRF check failed. The CSRF token is missing.")
     assert "X-CSRFToken" in details[2]
     assert "reload" not in details[3]
+    assert client.get("/api/own").text == "own"
     assert client.get("/no").mimetype == "text/html"
 
 

@@ -219,10 +219,15 @@ def test_formatter_without_text(of: type, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_handler_behind_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, log = StringIO(), logging.getLogger("buffered")
-    monkeypatch.setattr(log, "handlers", [MemoryHandler(1, target=logging.StreamHandler(stream))])
+    to_a_logger: Any = logging.getLogger("a logger")
+    buffers = [MemoryHandler(1, target=logging.StreamHandler(stream)), MemoryHandler(1, target=to_a_logger)]
+    around, around_it = MemoryHandler(9), MemoryHandler(9)
+    around.setTarget(around_it)
+    around_it.setTarget(around)
+    monkeypatch.setattr(log, "handlers", [*buffers, around])
     app_with_all()
 
-    log.error("hello %s", NEW)
+    log.warning("hello %s", NEW)
 
     assert stream.getvalue() == f"hello [key {Key(NEW).fingerprint}]\n"
 

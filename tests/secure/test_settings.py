@@ -4,7 +4,7 @@ import enum
 import os
 import sys
 import traceback
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from flask.cli import ScriptInfo
 from secure import inherited
 from secure.keys.key import generate_key
 from secure.keys.keyring import RETENTION
+from secure.keys.text import parse_duration
 from secure.settings import Settings, SettingsError, host_names
 
 KEY, OLDER = generate_key(1_700_000_000).text, generate_key(1_600_000_000).text
@@ -638,13 +639,12 @@ def test_setting_in_another_class() -> None:
     ("name", "hint"),
     [
         ("SESSION_COOKIE_SAMESITE", "to change it, set it in app.config after secure.init_app"),
-        ("TESTING", "to change it, set it in app.config after secure.init_app"),
         ("PERMANENT_SESSION_LIFETIME", "set SESSION_IDLE_TIMEOUT"),
     ],
 )
 def test_variable_without_effect(name: str, hint: str, tmp_path: Path) -> None:
     """Else a team believes that it has set it."""
-    expected = (f"{name}: has no effect, because the app computes it\nhint: {hint}",)
+    expected = (f"variable {name}: has no effect, because the app computes it\nhint: {hint}",)
     (tmp_path / ".env").write_text(f"{name}=Strict\n")
 
     assert loaded(TRUSTED_HOSTS="a.example", APP_ENV="testing").warnings == expected
@@ -657,8 +657,41 @@ def test_variable_of_gunicorn(name: str, tmp_path: Path) -> None:
     assert loaded(APP_ENV="testing", **{name: "8080"}).warnings == ()
     (tmp_path / ".env").write_text(f"{name}=8080\n")
 
-    expected = f"{name}: has no effect in .env\nhint: set it in the process environment"
+    expected = f"variable {name}: has no effect in .env\nhint: set it in the process environment"
     assert loaded(APP_ENV="testing").warnings == (expected,)
+    assert loaded(APP_ENV="testing", **{name: "8080"}).warnings == (), "gunicorn reads that one"
+
+
+def test_usual_variables() -> None:
+    """What machines set for other programs is no mistake."""
+    usual = dict.fromkeys(["CI", "TESTING", "DEBUG", "PORT", "HOST", "SERVER_SOFTWARE", "SESSION_MANAGER"], "1")
+    assert loaded(APP_ENV="testing", **usual).warnings == ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mail:
+    """A dataclass with settings, for several classes."""
+
+    mail_password: str = secure.setting("", secret=True)
+    mail_timeout: int = secure.setting(60, parse=parse_duration)
+
+
+Seconds = int
+
+
+class WithMail(Mail, Settings):
+    """Another default of a setting from another dataclass, and another name of its type."""
+
+    mail_password: str = secure.setting("hunter2")
+    session_idle_timeout: Seconds = secure.setting(DAY)
+
+
+def test_settings_of_a_dataclass() -> None:
+    settings = loaded(WithMail, MAIL_TIMEOUT="2m", SESSION_IDLE_TIMEOUT="12h")
+
+    assert "hunter" not in repr(settings) + repr(settings.flask_config())
+    assert (settings.mail_password, settings.mail_timeout) == ("hunter2", 120)
+    assert settings.session_idle_timeout == DAY // 2
 
 
 class OtherDefaults(Settings):

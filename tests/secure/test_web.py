@@ -887,6 +887,7 @@ def test_prefix_without_the_proxy(caplog: Warnings) -> None:
     client.get("/count", headers=forwarded)
 
     (warning,) = warnings(caplog)
+    assert warning.endswith("unset TRUSTED_PREFIX")
     assert warning.startswith("page with a form without X-Forwarded-Prefix: browsers return the session cookie below")
 
 
@@ -920,17 +921,40 @@ def test_debug_of_run(options: dict[str, Any]) -> None:
     app = make_app()
     with pytest.raises(SettingsError, match=r"^app\.debug: must be off in production\n"):
         app.run(**options)
+    with pytest.raises(SettingsError):
+        app.run("127.0.0.1", 1, True)
     assert not app.debug
+    app.debug = True
+    with pytest.raises(SettingsError):
+        app.run()
 
 
 def test_run_without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[object] = []
     monkeypatch.setattr("werkzeug.serving.run_simple", lambda *place, **options: served.extend([*place, options]))
-    make_app().run("127.0.0.2", 81, load_dotenv=False)
+    app = make_app()
+    monkeypatch.setenv("FLASK_DEBUG", "1")  # as `run` itself reads it from `.env`
+    app.run("127.0.0.2", 81, load_dotenv=False)
 
-    host, port, app, options = served
+    host, port, served_app, options = served
     assert (host, port, options) == ("127.0.0.2", 81, {"use_reloader": False, "use_debugger": False, "threaded": True})
-    assert isinstance(app, Flask)
+    assert served_app is app
+
+
+def test_run_of_another_class() -> None:
+    """A class of the team's own gets what it is given."""
+
+    class Site(Flask):
+        def run(self, port: int = 5, **options: Any) -> Any:  # type: ignore[override]
+            ran.append((port, options))
+
+    ran: list[object] = []
+    app = Site("site")
+    secure.init_app(app, load())
+    app.run()
+    app.run(6, threads=4)
+
+    assert ran == [(5, {}), (6, {"threads": 4})]
 
 
 def test_debug_in_development(monkeypatch: pytest.MonkeyPatch) -> None:

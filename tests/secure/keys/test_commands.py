@@ -1,6 +1,7 @@
 """The commands: flask secret-key init, generate, status, rotate, cancel, revoke, scan."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -137,7 +138,7 @@ def test_init_in_dotenv(project: Project, line: str) -> None:
 
     assert told == (
         f"Created a key in {dotenv}.\nOthers can read this file.\nhint: chmod 600 {dotenv}\n"
-        "The app runs as in production.\nhint: on your own machine, add APP_ENV=development to this file\n"
+        "APP_ENV is not set, which means production.\nhint: on your own machine, add APP_ENV=development to this file\n"
     )
     assert read_dotenv(str(dotenv)).get("A") == "1"
     assert [key.activation for key in project.keyring().keys] == [NOW]
@@ -586,13 +587,24 @@ def test_revoke(project: Project, place: Write) -> None:
 
 @pytest.mark.parametrize("invalid", ["SECRET_KEY=changeme\n", f"SECRET_KEY={KEY.text[:-1]}\n", "SECRET_KEY=a,b\n", ""])
 def test_revoke_invalid(project: Project, invalid: str) -> None:
-    project.write(".env", invalid)
+    dotenv = project.write(".env", invalid)
     project.succeeds("revoke", "--yes")
 
+    assert "APP_ENV" not in dotenv.read_text(), "a server stays in production"
     assert [key.activation for key in project.keyring().keys] == [NOW]
 
 
-@pytest.mark.parametrize("text", ["a=1\n", "junk\n", f"-----BEGIN PRIVATE KEY-----\n{KEY.text}\n", "key: value\n\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a=1\n", "junk\n", "key: value\n\n", "correcthorsebatterystaple\n", "8" + "a" * 100_000 + "  x"),
+        *(
+            f"-----BEGIN PRIVATE KEY-----\n{KEY.text}\n",
+            "TOKEN=0a1b2c3d4e5f60718293\nDATABASE=abcdefghijklmnop1\n",
+        ),
+    ],
+    ids=itertools.count(),
+)
 def test_revoke_other_file(project: Project, text: str) -> None:
     """SECRET_KEY_FILE may name a file by mistake: it may be the only copy of what is in it."""
     path = project.write("ring", text)
@@ -613,7 +625,7 @@ CUT = "0a1b2c3d4e5f60718293"
     [
         *("", " \n", f"{KEY.text[:-1]}\n", f"# old\n{KEY.text}\n", f"junk\n{KEY.text}\n"),
         *(f"{CUT}\n", f"{CUT}\n\n{CUT}\r\n", f"{CUT},{CUT}", f'"{CUT}"\n', f'["{CUT}"]'),
-        *(f"SECRET_KEY={CUT}", f"export SECRET_KEY='{CUT}'\n", f"key: {CUT}=="),
+        *(f"SECRET_KEY={CUT}", f"export SECRET_KEY='{CUT}'\n", f"SECRET_KEY: {CUT}=="),
     ],
 )
 def test_revoke_broken_key_file(project: Project, text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.core import ParameterSource
 from flask.cli import ScriptInfo, load_dotenv
 from projects import Program
 from secure.keys.environment import Environment, read_environment
@@ -166,7 +167,7 @@ def test_dotenv_identity(tmp_path: Path) -> None:
     assert read_environment({}, tmp_path).dotenv_identity == identity(str(tmp_path / ".env"))
 
 
-def test_copy_in_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_in_production(tmp_path: Path) -> None:
     """The `flask` command copies `.env` in production, too; what it copied does not count, as under gunicorn."""
     (tmp_path / ".env").write_text("SECRET_KEY=d\nSECRET_KEY_FALLBACKS=e\nA=1\n")
     (tmp_path / ".flaskenv").write_text("SECRET_KEY_FILE=f\nB=2\nFLASK_DEBUG=1\n")
@@ -179,11 +180,12 @@ def test_copy_in_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert environment.get("FLASK_DEBUG") == "1", "Flask's own: it is on"
         assert environment.get("A") + environment.get("B") == ("" if sys.platform == "linux" else "12")
         assert read_environment({**copied, "APP_ENV": ""}, tmp_path).keys["SECRET_KEY"] == "d"
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["flask", "--env-file", "production.env", "shell"])
-            assert read_environment(copied, tmp_path).get("A") == "1", "that file may say so, too"
         reloaded = read_environment({**copied, "WERKZEUG_RUN_MAIN": "true"}, tmp_path)
         assert (reloaded.keys, reloaded.get("A")) == (environment.keys, "1")
+    with click.Context(click.Command("flask"), obj=ScriptInfo()) as context:
+        context.set_parameter_source("env_file", ParameterSource.COMMANDLINE)
+        assert read_environment(copied, tmp_path).keys == {"SECRET_KEY_FALLBACKS": "p"}
+        assert read_environment(copied, tmp_path).get("A") == "1", "that file may say so, too"
     with click.Context(click.Command("flask"), obj=ScriptInfo(load_dotenv_defaults=False)):
         assert read_environment(copied, tmp_path).keys["SECRET_KEY"] == "d"
     with click.Context(click.Command("other")):
@@ -334,6 +336,10 @@ def test_settings_of_program(program: Program) -> None:
     real = {"APP_ENV": "production", "SECRET_KEY": OLD.text}
 
     assert program.run("key", **real).stdout.split() == [OLD.fingerprint, "production", "()"]
+    (program.path / "named.env").write_text("TRUSTED_HOSTS=file.example\n")
+    for options in (("--env-file", "named.env"), ("-e", "named.env")):
+        done = program.run(*options, "key", **real)
+        assert done.stdout.split() == [OLD.fingerprint, "production", "('file.example',)"]
     done = program.run("key", TRUSTED_HOSTS="file.example", **real)
     assert done.stdout.split() == [OLD.fingerprint, "production", "('file.example',)"]
 

@@ -1,7 +1,9 @@
 """Every sign-in changes the session ID, with whatever code; what has ended does not come back."""
 
+import gzip
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -10,7 +12,7 @@ from typing import Any
 
 import flask_login
 import pytest
-from flask import Flask, flash, request, session
+from flask import Flask, Response, flash, request, session
 from flask.testing import FlaskClient
 from flask_security import RoleMixin, Security, UserMixin
 from flask_security.datastore import UserDatastore
@@ -18,6 +20,7 @@ from flask_security.utils import login_user as security_login
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from secure import sessions
 from sites import DAY, Browser, RedisServer, Site
+from werkzeug.test import TestResponse
 from wtforms import ValidationError
 
 SECURE = {
@@ -147,6 +150,21 @@ def app(way: str, tmp_path: Path, redis: RedisServer) -> Flask:
         sign_in(request.args["user"])
         return "welcome"
 
+    @app.route("/token-in-a-header")
+    def token_in_a_header() -> Response:
+        sign_in(request.args["user"])
+        return Response(headers={"X-CSRFToken": generate_csrf()})
+
+    @app.route("/token-in-a-packed-body")
+    def token_in_a_packed_body() -> Response:
+        sign_in(request.args["user"])
+        return Response(gzip.compress(generate_csrf().encode()), headers={"Content-Encoding": "gzip"})
+
+    @app.route("/token-in-parts")
+    def token_in_parts() -> Response:
+        sign_in(request.args["user"])
+        return Response(deque([generate_csrf().encode()]), direct_passthrough=True)
+
     @app.route("/is-valid")
     def is_valid() -> str:
         with suppress(ValidationError):
@@ -219,10 +237,35 @@ def test_planted_csrf_token(app: Flask, page: str) -> None:
     assert get(victim, f"/is-valid?token={shown}") == "yes"
 
 
-def test_form_in_the_answer_to_a_sign_in(app: Flask) -> None:
+def test_script_that_signs_in(app: Flask, way: str) -> None:
+    """Its page stays open, with the token that is there; `sessions.sign_in` ends that one, too."""
+
+    @app.route("/sign-in-as-json")
+    def enter_as_json() -> dict[str, str]:
+        WAYS[way][1]("ann")
+        return {}
+
+    browser = app.test_client()
+    shown = get(browser, "/form")
+    get(browser, "/sign-in-as-json")
+    ends = way in ("sessions.sign_in", "session.clear, session[user_id]")
+    assert get(browser, f"/is-valid?token={shown}") == ("no" if ends else "yes")
+
+
+FORMS: dict[str, Callable[[TestResponse], str]] = {
+    "form": lambda answer: answer.text,
+    "token-in-a-header": lambda answer: answer.headers["X-CSRFToken"],
+    "token-in-a-packed-body": lambda answer: gzip.decompress(answer.data).decode(),
+    "token-in-parts": lambda answer: answer.text,
+}
+
+
+@pytest.mark.parametrize("page", FORMS)
+def test_form_in_the_answer_to_a_sign_in(app: Flask, page: str) -> None:
+    """The token in the answer is valid, wherever it is."""
     browser = app.test_client()
     get(browser, "/form")
-    shown = get(browser, "/form?user=ann")
+    shown = FORMS[page](browser.get(f"/{page}?user=ann", base_url=HTTPS))
 
     assert get(browser, "/whoami") == "ann"
     assert get(browser, f"/is-valid?token={shown}") == "yes"

@@ -53,11 +53,16 @@ def init_app(app: Flask) -> None:
 
 
 def json_errors(blueprint: Blueprint) -> None:
-    """Answer every HTTP error in a view of `blueprint` with JSON; call it before the blueprint is registered."""
+    """Answer every HTTP error in a view of `blueprint` with JSON; call it before the blueprint is registered.
+
+    A handler of the blueprint's own for one code stays.
+    """
+    own = blueprint.error_handler_spec[None]
     # Each by itself, too: Flask asks the app's own handler of a code before the blueprint's for all codes.
     kinds: list[type[HTTPException]] = [HTTPException, *default_exceptions.values()]
     for kind in kinds:
-        blueprint.register_error_handler(kind, lambda error: _answer(error, as_json=True))
+        if kind.code not in own:
+            blueprint.register_error_handler(kind, lambda error: _answer(error, as_json=True))
 
 
 def _negotiated(error: HTTPException) -> Response:

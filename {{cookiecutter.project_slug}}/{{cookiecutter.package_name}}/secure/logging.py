@@ -233,8 +233,9 @@ def redact(app: Flask, watcher: KeyringWatcher) -> None:
     for logger in (logging.getLogger(), app.logger, *list(logging.Logger.manager.loggerDict.values())):
         handlers = [*getattr(logger, "handlers", ())]  # a placeholder for the parent of a logger has none
         for handler in handlers:
-            if isinstance(handler, MemoryHandler) and handler.target:
-                handlers.append(handler.target)
+            target = handler.target if isinstance(handler, MemoryHandler) else None
+            if isinstance(target, logging.Handler) and target not in handlers:
+                handlers.append(target)
             if not isinstance(handler.formatter, RedactingFormatter):
                 handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
             if type(handler).handleError is logging.Handler.handleError:

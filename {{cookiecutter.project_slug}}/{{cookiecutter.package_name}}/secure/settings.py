@@ -15,7 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,7 @@ class Declared:
         Raises TypeError for an annotation that needs `parse`, a line without `setting`, a name that is taken, or a
         setting in a class of another kind, where nobody would read it.
         """
-        bases: list[Any] = [base for base in cls.__mro__[1:] if issubclass(base, Declared) and base is not Declared]
+        bases = [base for base in cls.__mro__[1:] if is_dataclass(base)]
         known = {each.name: each for base in reversed(bases) for each in fields(base)}
         for base in cls.__mro__[1:]:
             for name in _settings_in(base):
@@ -82,15 +82,14 @@ class Declared:
             before = known.get(name)
             if before and "setting" in before.metadata:
                 _inherit(declared, before)
-            elif before or any(hasattr(base, name) for base in bases):
+            elif before or any(hasattr(base, name) for base in bases if issubclass(base, Declared)):
                 raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
         made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
         for each in fields(made):
-            if each is known.get(each.name):
-                continue
-            if "setting" in each.metadata:
-                _choose_parser(cls, each, known.get(each.name))
-            elif known:
+            before = known.get(each.name)
+            if "read" not in each.metadata.get("setting", {"read": None}):
+                _choose_parser(cls, each, None if before is each else before)
+            elif known and "setting" not in each.metadata and before is not each:
                 raise TypeError(f"{each.name}: declare it with setting()")
 
 
@@ -113,14 +112,19 @@ def _inherit(declared: Field[Any], before: Field[Any]) -> None:
 def _choose_parser(cls: type[Any], declared: Field[Any], before: Field[Any] | None) -> None:
     """Read a setting with its own parser, with that of the same annotation in a base class, or by its annotation."""
     declaration = declared.metadata["setting"]
-    if before and _spelled(before.type) == _spelled(declared.type):
-        declaration["parse"] = declaration["parse"] or before.metadata["setting"]["parse"]
-    declaration["read"] = declaration["parse"] or _parser_for(cls, declared)
-
-
-def _spelled(annotation: Any) -> str:
-    """Return an annotation as it is written: with `from __future__ import annotations`, it is a text."""
-    return annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
+    # A class with this annotation alone: another one may name what only a type checker imports.
+    alone = type(cls.__name__, (), {"__annotations__": {"it": declared.type}, "__module__": cls.__module__})
+    try:
+        hint = typing.get_type_hints(alone)["it"]
+        if before and "hint" not in before.metadata["setting"]:  # of another dataclass
+            _choose_parser(cls, before, None)
+        if before and before.metadata["setting"]["hint"] == hint:
+            declaration["parse"] = declaration["parse"] or before.metadata["setting"]["parse"]
+        declaration |= {"hint": hint, "read": declaration["parse"] or _parser(hint)}
+    except (NameError, LookupError):
+        if not declaration["parse"]:
+            raise TypeError(f"{declared.name}: {declared.type} needs setting(parse=...)") from None
+        declaration |= {"hint": None, "read": declaration["parse"]}
 
 
 def declared_settings(cls: type[Any]) -> Iterator[Field[Any]]:
@@ -137,15 +141,6 @@ def _hidden(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_hidden, value))
     return SecretStr(value) if isinstance(value, str) else value
-
-
-def _parser_for(cls: type[Any], declared: Field[Any]) -> Parser[Any]:
-    # A class with this annotation alone: another one may name what only a type checker imports.
-    alone = type(cls.__name__, (), {"__annotations__": {"it": declared.type}, "__module__": cls.__module__})
-    try:
-        return _parser(typing.get_type_hints(alone)["it"])
-    except (NameError, LookupError):
-        raise TypeError(f"{declared.name}: {declared.type} needs setting(parse=...)") from None
 
 
 def _parser(hint: Any) -> Parser[Any]:
@@ -450,10 +445,11 @@ class _Loader(Generic[S]):
             yield "TRUSTED_HOSTS: not set, so every host name is served"
         known = {*map(variable, declared_settings(self.cls)), *KEY_NAMES, RETENTION_SETTING}
         dotenv = self.environment.dotenv or {}
-        for name in sorted({*self.environment.process, *dotenv} & settings.flask_config().keys() - known):
-            yield message(name, "has no effect, because the app computes it", _instead_of(name))
-        for name in sorted(dotenv.keys() & _OF_GUNICORN - known):
-            yield message(name, "has no effect in .env", "set it in the process environment")
+        given = {*dotenv, *(self.environment.process.keys() - {"TESTING"})}  # which many CI systems set
+        for name in sorted(given & Settings.flask_config(settings).keys() - known):
+            yield message(f"variable {name}", "has no effect, because the app computes it", _instead_of(name))
+        for name in sorted(dotenv.keys() & _OF_GUNICORN - known - self.environment.process.keys()):
+            yield message(f"variable {name}", "has no effect in .env", "set it in the process environment")
         for name in sorted({*self.environment.process, *(self.environment.dotenv or {})} - known):
             if "_" in name and (similar := get_close_matches(name, known, 1, 0.85)):
                 yield message(name, "unknown setting", f"did you mean {similar[0]}?")

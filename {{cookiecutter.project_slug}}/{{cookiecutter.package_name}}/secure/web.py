@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import ref
 
 from flask import (
     Blueprint,
@@ -58,6 +57,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+_DEBUG = 3  # the place of `debug` among the arguments of Flask.run
 _EXTENSION = "secure.headers"
 _COMPLETE = "_has_default_headers"
 
@@ -128,17 +128,18 @@ def init_app(
 
 def _refuse_debug(app: Flask) -> None:
     """Raise SettingsError if debug mode is on, now or when `app.run` is called."""
-    run, hint = type(app).run, "remove what turns it on, or unset FLASK_DEBUG"
+    run, hint = app.run, "remove what turns it on, or unset FLASK_DEBUG"
     refused = SettingsError([message("app.debug", "must be off in production", hint)])
     if app.debug:
         raise refused
 
-    def run_without_debug(host: Any = None, port: Any = None, debug: Any = None, *rest: Any, **options: Any) -> None:
-        if debug or options.get("use_debugger"):
+    def run_without_debug(*arguments: Any, **options: Any) -> None:
+        if app.debug or any((*arguments[2:3], options.get("debug"), options.get("use_debugger"))):
             raise refused
-        run(itself(), host, port, debug, *rest, **options)  # type: ignore[arg-type]
+        if type(app).run is Flask.run and len(arguments) < _DEBUG:
+            options["debug"] = False  # else it would read FLASK_DEBUG from `.env`
+        run(*arguments, **options)
 
-    itself = ref(app)
     app.run = run_without_debug  # type: ignore[method-assign]
 
 
@@ -179,9 +180,11 @@ def _check_requests(app: Flask, settings: Settings, prefix: str) -> None:
 
     @app.after_request
     def finish(response: Response) -> Response:
-        if prefix and not request.script_root and has_form():
+        if prefix and not f"{request.script_root}{request.path}".startswith(f"{prefix}/") and has_form():
             reason = f"browsers return the session cookie below {prefix} only, so every form and sign-in fails"
             hint = "open the app through the proxy, and make it send X-Forwarded-Prefix; or unset TRUSTED_PREFIX"
+            if not proxies:
+                hint = "set TRUSTED_PROXIES to the number of proxies, or unset TRUSTED_PREFIX"
             warn_once_a_minute("page with a form without X-Forwarded-Prefix", reason, hint)
         if production and request.environ["wsgi.url_scheme"] == "http" and has_form():
             reason = "browsers do not return the session cookie, so every form and sign-in fails"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from . import files, report, sources
-from .environment import APP_ENV, Environment, read_dotenv, read_environment
+from .environment import APP_ENV, Environment, read_environment
 from .git import ScanError, scan, untrack, would_track
 from .key import Key, generate_key
 from .keyring import ACTIVATION_DELAY, InvalidKeyringError, Keyring, NothingToCancelError, RotationInProgressError
@@ -82,12 +82,12 @@ def init() -> None:
         click.echo(f"Nothing changed: {source!r} already has a key.")
         return
     click.echo(f"Created a key in {source.path}.")
-    with suppress(OSError):  # the key is there, whatever happens to the file from now on
+    with suppress(OSError, files.FileError):  # the key is there, whatever happens to the file from now on
         if os.name == "posix" and os.stat(source.path).st_mode & 0o077:
             click.echo(f"Others can read this file.\nhint: chmod 600 {shlex.quote(source.path)}")
-    is_dotenv = isinstance(source, DotenvSource)
-    if is_dotenv and not (environment.process.get(APP_ENV) or read_dotenv(source.path).get(APP_ENV)):
-        click.echo(f"The app runs as in production.\nhint: on your own machine, add {APP_ENV}=development to this file")
+        if isinstance(source, DotenvSource) and not read_environment(os.environ, environment.root).get(APP_ENV):
+            hint = f"on your own machine, add {APP_ENV}=development to this file"
+            click.echo(f"{APP_ENV} is not set, which means production.\nhint: {hint}")
 
 
 @secret_key.command()
@@ -232,7 +232,7 @@ def _create_first_key(source: DotenvSource | FileSource) -> bool:
     with _locked(source, WAIT) as target:
         if _has_key(source):
             return False
-        files.replace(target, source.text_with((generate_key(_now()),)))
+        files.replace(target, source.text_with((generate_key(_now()),), first=True))
         return True
 
 

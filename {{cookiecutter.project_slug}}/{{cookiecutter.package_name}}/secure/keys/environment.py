@@ -11,7 +11,6 @@ what Flask has copied from `.env` and `.flaskenv`: the server does not have it.
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .files import FileError, identity, is_absent, read_text
 from .text import message
@@ -89,7 +89,7 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     if context and getattr(context.find_root().obj, "load_dotenv_defaults", False):  # `flask` has copied `.env`
         with suppress(FileError):
             dotenv = read_dotenv(f"{root}/.flaskenv") | dotenv
-        real = _real(environ)
+        real = _real(environ, context.find_root())
         process = {
             name: value
             for name, value in environ.items()
@@ -98,17 +98,21 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     return Environment(process, None, root, seen)
 
 
-def _real(environ: Mapping[str, str]) -> dict[str, str]:
+def _real(environ: Mapping[str, str], flask: click.Context) -> dict[str, str]:
     """Return the variables with which this process was started.
 
-    Where nothing tells them (no /proc; copies that the reloader has passed on; `flask --env-file`), all but the keys.
+    Where nothing tells them (no /proc; copies that the reloader has passed on), all but the keys. A file that
+    `--env-file` names may say the same as `.env`: then all but the keys, too.
     """
-    named = any(word.startswith(("-e", "--env-file")) for word in sys.argv)
-    if environ.get("WERKZEUG_RUN_MAIN") != "true" and not named:
-        with suppress(OSError), open("/proc/self/environ", "rb") as file:
-            pairs = (os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0"))
-            return {name: value for name, _, value in pairs}
-    return {name: value for name, value in environ.items() if name not in KEY_NAMES}
+    real = {name: value for name, value in environ.items() if name not in KEY_NAMES}
+    if environ.get("WERKZEUG_RUN_MAIN") == "true":
+        return real
+    with suppress(OSError), open("/proc/self/environ", "rb") as file:
+        pairs = (os.fsdecode(pair).partition("=") for pair in file.read().split(b"\0"))
+        started = {name: value for name, _, value in pairs}
+        named = flask.get_parameter_source("env_file") not in (None, ParameterSource.DEFAULT)
+        return real | started if named else started
+    return real
 
 
 def _keys(values: Mapping[str, str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ RESTORE = "restore the previous key; if there is none: "
 REVOKE = f"{RESTORE}flask secret-key revoke"
 MOVE = f"move the first valid key of {FALLBACKS} to {KEY}"
 
-_LIKE_A_KEY = r"""(?:(?:export )?\w+ ?[=:] ?)?(?:[\['"]*[\w+/-]{16,}=*[,'"\]]*)*"""
+_DAMAGED = r"""(?:(?:export )?SECRET_KEY\w* ?[=:] ?)?(?:[\['"]*(?=[a-zA-Z_+/-]*+[0-9])[\w+/-]{16,}+=*+[,'"\]]*+)*+"""
 Entries = list[tuple[str, str]]
 """Pairs of a place, such as "SECRET_KEY", and the text found there; newest first."""
 
@@ -67,10 +67,10 @@ class DotenvSource(_InFile):
         """Return the texts of the keys. Raises FileError."""
         return _entries({} if is_absent(self.path) else read_dotenv(self.path))
 
-    def text_with(self, keys: tuple[Key, ...]) -> str:
-        """Return the file's text with `keys` as its keyring. Raises FileError."""
-        text = "" if is_absent(self.path) else files.read_text(self.path)
-        text = text if text.strip() else files.NEW_ENV
+    def text_with(self, keys: tuple[Key, ...], first: bool = False) -> str:
+        """Return the file's text with `keys` as its keyring; `first` begins an empty file. Raises FileError."""
+        text = files.NEW_ENV if is_absent(self.path) else files.read_text(self.path)
+        text = files.NEW_ENV if first and not text.strip() else text
         return edited_dotenv(text, as_variables(keys))
 
 
@@ -94,11 +94,11 @@ class FileSource(_InFile):
         except FileError:
             return False
         lines = text.split("\n") if text.strip() else []
-        is_keyring = any(map(is_key, text.split())) or all(re.fullmatch(_LIKE_A_KEY, line.strip()) for line in lines)
+        is_keyring = any(map(is_key, text.split())) or all(re.fullmatch(_DAMAGED, line.strip()) for line in lines)
         return files.PEM in text or not is_keyring
 
-    def text_with(self, keys: tuple[Key, ...]) -> str:
-        """Return the file's text with `keys` as its keyring."""
+    def text_with(self, keys: tuple[Key, ...], first: bool = False) -> str:
+        """Return the file's text with `keys` as its keyring, the `first` one or another."""
         return "".join(f"{key.text}\n" for key in keys)
 
 

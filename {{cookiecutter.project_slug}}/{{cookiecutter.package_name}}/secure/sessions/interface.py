@@ -259,9 +259,9 @@ class Sessions(SessionInterface):
         """Note whether a user signed in or out, with whatever code, or proved again who they are."""
         if user_of(app, content) != record.user:
             record.begins, record.user = True, self._note_version(app, content)
-            # Who planted the visitor's session knows its CSRF token.
+            # Who planted the visitor's session knows its CSRF token. A script that gets JSON stays on its page and uses it.
             token = app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
-            if content.get(token) == record.content.get(token) and not _shows(response, g.get(token)):
+            if content.get(token) == record.content.get(token) and not _stays_open(response, g.get(token)):
                 content.pop(token, None)
         if content.get("_fresh") and not record.content.get("_fresh"):  # Flask-Login's mark of a new sign-in
             record.rotates = True
@@ -307,9 +307,12 @@ class Sessions(SessionInterface):
         )
 
 
-def _shows(response: Response, token: str | None) -> bool:
-    """Whether a response has a form with this CSRF token; one that is written later may have it."""
-    return token is not None and (response.is_streamed or token.encode() in response.get_data())
+def _stays_open(response: Response, token: str | None) -> bool:
+    """Whether a page uses this CSRF token: one that is there (it gets JSON), or the response, as far as that can be read."""
+    if response.is_json or token is None:
+        return response.is_json
+    is_readable = response.is_sequence and not response.content_encoding
+    return not is_readable or token in str(response.headers) or token.encode() in response.get_data()
 
 
 def _keep_private(response: Response) -> None:

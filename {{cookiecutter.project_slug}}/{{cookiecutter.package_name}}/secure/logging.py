@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
-from logging.handlers import MemoryHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 from weakref import ref
@@ -233,7 +232,7 @@ def redact(app: Flask, watcher: KeyringWatcher) -> None:
     for logger in (logging.getLogger(), app.logger, *list(logging.Logger.manager.loggerDict.values())):
         handlers = [*getattr(logger, "handlers", ())]  # a placeholder for the parent of a logger has none
         for handler in handlers:
-            target = handler.target if isinstance(handler, MemoryHandler) else None
+            target = getattr(handler, "target", None)  # of a MemoryHandler
             if isinstance(target, logging.Handler) and target not in handlers:
                 handlers.append(target)
             if not isinstance(handler.formatter, RedactingFormatter):

@@ -34,6 +34,17 @@ def server(timer: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.fixture
+def keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The key file of a server in production."""
+    path = tmp_path / "keyring"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("SECRET_KEY_FILE", str(path))
+    monkeypatch.setenv("APP_ENV", "production")
+    return path
+
+
 GUNICORN = SimpleNamespace(app=None, log=logging.getLogger("gunicorn.error"))
 
 
@@ -42,14 +53,9 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage().partition("\n")[0] for record in caplog.records if record.levelno == logging.ERROR]
 
 
-def test_timer_during_a_refresh(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timer_during_a_refresh(keyring: Path, server: Any) -> None:
     """The key file is replaced while the master reads it, and the timer fires: the newer keyring wins."""
-    keyring, order = tmp_path / "keyring", list[str]()
-    keyring.write_text(f"{KEY}\n")
-    keyring.chmod(0o600)
-    monkeypatch.setenv("SECRET_KEY_FILE", str(keyring))
-    monkeypatch.setenv("APP_ENV", "production")
-    monkeypatch.delenv("SECRET_KEY", raising=False)
+    order = list[str]()
 
     class Ours(Settings):
         @classmethod
@@ -112,13 +118,9 @@ def test_problem_at_the_start(
     assert told == ([] if valid else ["Keeping the last valid settings: "])
 
 
-def test_timer(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timer(keyring: Path, server: Any) -> None:
     """It refreshes the settings once for each change of the key file; a worker does not have it."""
-    keyring, read = tmp_path / "keyring", list[str]()
-    keyring.write_text(f"{KEY}\n")
-    keyring.chmod(0o600)
-    monkeypatch.setenv("SECRET_KEY_FILE", str(keyring))
-    monkeypatch.setenv("APP_ENV", "production")
+    read = list[str]()
 
     class Ours(Settings):
         @classmethod
@@ -131,7 +133,7 @@ def test_timer(tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> 
     master.on_ready(GUNICORN)
     for _ in range(3):
         signal.raise_signal(signal.SIGALRM)
-    changed = tmp_path / "changed"
+    changed = keyring.with_name("changed")
     changed.write_text(f"{NEW}\n")
     changed.chmod(0o600)
     changed.replace(keyring)

@@ -193,6 +193,19 @@ def test_copy_in_production(tmp_path: Path) -> None:
     assert read_environment(copied, tmp_path).keys["SECRET_KEY"] == "d", "under gunicorn"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize("refused", [".env", ".flaskenv"])
+def test_copy_of_a_refused_file(tmp_path: Path, refused: str) -> None:
+    """Others could have written what Flask has read there: no key of it counts."""
+    (tmp_path / ".env").touch(0o600)
+    (tmp_path / refused).write_text("SECRET_KEY=d\n")
+    (tmp_path / refused).chmod(0o666)
+    with click.Context(click.Command("flask"), obj=ScriptInfo()):
+        environment = read_environment({**PRODUCTION, "SECRET_KEY": "d", "FLASK_DEBUG": "1"}, tmp_path)
+    assert environment.keys == {}
+    assert environment.get("FLASK_DEBUG") == "1"
+
+
 def test_interpolated_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flask replaces a dollar in its copy; the file's text counts."""
     monkeypatch.setattr(os, "environ", {"HOME": "/home/ann"})

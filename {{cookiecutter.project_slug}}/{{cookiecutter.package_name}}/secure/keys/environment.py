@@ -76,26 +76,30 @@ def read_environment(environ: Mapping[str, str], root: Path) -> Environment:
     """Read `environ` and the `.env` in the folder `root`. Raises FileError if a `.env` that counts cannot be read."""
     path = os.fspath(root / ".env")
     in_production, process = environ.get(APP_ENV, "").strip() == PRODUCTION, dict(environ)
-    seen = identity(path)
+    seen, dotenv = identity(path), None
     try:
-        dotenv = {} if is_absent(path) else read_dotenv(path)
+        dotenv = _variables(path)
     except FileError:
         if not in_production:
             raise
-        return Environment(process, None, root, seen)
-    if not in_production or dotenv.get(APP_ENV, "").strip() == PRODUCTION:
+    if not in_production or (dotenv or {}).get(APP_ENV, "").strip() == PRODUCTION:
         return Environment(process, dotenv, root, seen)
     context = click.get_current_context(silent=True)
     if context and getattr(context.find_root().obj, "load_dotenv_defaults", False):  # `flask` has copied `.env`
+        copied: Mapping[str, str] = environ  # where a file is refused here, anything may be a copy
         with suppress(FileError):
-            dotenv = read_dotenv(f"{root}/.flaskenv") | dotenv
+            copied = copied if dotenv is None else _variables(f"{root}/.flaskenv") | dotenv
         real = _real(environ, context.find_root())
         process = {
             name: value
             for name, value in environ.items()
-            if dotenv.get(name) != value or real.get(name) == value or name.startswith("FLASK_")
+            if copied.get(name) != value or real.get(name) == value or name.startswith("FLASK_")
         }
     return Environment(process, None, root, seen)
+
+
+def _variables(path: str) -> dict[str, str]:
+    return {} if is_absent(path) else read_dotenv(path)
 
 
 def _real(environ: Mapping[str, str], flask: click.Context) -> dict[str, str]:

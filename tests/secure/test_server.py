@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,22 +53,31 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage().partition("\n")[0] for record in caplog.records if record.levelno == logging.ERROR]
 
 
-def test_timer_during_a_refresh(keyring: Path, server: Any) -> None:
-    """The key file is replaced while the master reads it, and the timer fires: the newer keyring wins."""
-    order = list[str]()
+def reading(note: Callable[[Any], object]) -> type[Settings]:
+    """Return settings that tell `note` each time that they are read."""
 
     class Ours(Settings):
         @classmethod
         def load(cls, *arguments: Any, **options: Any) -> Any:
             loaded = super().load(*arguments, **options)
-            order.append("read")
-            if len(order) == 2:
-                keyring.write_text(f"{NEW}\n")
-                signal.raise_signal(signal.SIGALRM)
-                order.append("done")
+            note(loaded)
             return loaded
 
-    master = server.Master(Ours)
+    return Ours
+
+
+def test_timer_during_a_refresh(keyring: Path, server: Any) -> None:
+    """The key file is replaced while the master reads it, and the timer fires: the newer keyring wins."""
+    order = list[str]()
+
+    def note(_: Any) -> None:
+        order.append("read")
+        if len(order) == 2:
+            keyring.write_text(f"{NEW}\n")
+            signal.raise_signal(signal.SIGALRM)
+            order.append("done")
+
+    master = server.Master(reading(note))
     signal.signal(signal.SIGALRM, lambda *_: master.pre_fork(GUNICORN))
 
     master.pre_fork(GUNICORN)
@@ -122,14 +131,7 @@ def test_timer(keyring: Path, server: Any) -> None:
     """It refreshes the settings once for each change of the key file; a worker does not have it."""
     read = list[str]()
 
-    class Ours(Settings):
-        @classmethod
-        def load(cls, *arguments: Any, **options: Any) -> Any:
-            loaded = super().load(*arguments, **options)
-            read.append(loaded.keyring.keys[0].text)
-            return loaded
-
-    master = server.Master(Ours)
+    master = server.Master(reading(lambda loaded: read.append(loaded.keyring.keys[0].text)))
     master.on_ready(GUNICORN)
     for _ in range(3):
         signal.raise_signal(signal.SIGALRM)

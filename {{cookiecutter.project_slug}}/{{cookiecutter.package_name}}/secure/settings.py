@@ -86,11 +86,12 @@ class Declared:
                 raise TypeError(f"{name}: a setting cannot have this name, because its base class uses it")
         made: Any = dataclass(frozen=True, kw_only=True, eq=False)(cls)
         for each in fields(made):
-            before = known.get(each.name)
-            if "read" not in each.metadata.get("setting", {"read": None}):
-                _choose_parser(cls, each, None if before is each else before)
-            elif known and "setting" not in each.metadata and before is not each:
-                raise TypeError(f"{each.name}: declare it with setting()")
+            declaration, before = each.metadata.get("setting"), known.get(each.name)
+            if declaration is None:
+                if known and each is not before:
+                    raise TypeError(f"{each.name}: declare it with setting()")
+            elif "read" not in declaration:
+                _choose_parser(cls, each, None if each is before else before)
 
 
 def _settings_in(cls: type[Any]) -> dict[str, Field[Any]]:
